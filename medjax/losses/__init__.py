@@ -1,0 +1,68 @@
+"""Contrastive objectives as pure functions of embeddings, exact on any mesh. `get(name)` makes one."""
+
+import dataclasses
+
+from medjax.errors import UserError, check_choice, suggest
+from medjax.losses.base import Group, Loss, Term
+from medjax.losses.gram import Gram
+from medjax.losses.info_nce import InfoNCE
+from medjax.losses.objective import Objective, Scale, Settings
+from medjax.losses.reduce import IMPLEMENTATIONS
+from medjax.losses.relations import Relation
+from medjax.losses.symile import Symile
+
+__all__ = ["OBJECTIVES", "Group", "Loss", "Objective", "Scale", "Term", "get"]
+
+OBJECTIVES = {"gram": Gram, "info_nce": InfoNCE, "symile": Symile}
+
+
+def get(
+    name: str,
+    *,
+    modalities: tuple[str, ...] | None = None,
+    impl: str = "auto",
+    block: int = 1024,
+    same_patient: str = "ignore",
+    same_text: str = "ignore",
+    missing: str = "mask",
+    **options,
+) -> Objective:
+    """Makes the objective `name`.
+
+    Args:
+      name: one of `OBJECTIVES`.
+      modalities: which embeddings it uses, in this order. Default: all it is given, sorted by name.
+      impl: "dense" stores the similarity matrix; "gather" and "ring" never do, and differ over a mesh in gathering
+        the keys or passing them round; "auto" chooses by size. All give the same value and gradient.
+      block: rows of a tile for "gather" and "ring".
+      same_patient, same_text: pairs of one patient, or of identical text, are ordinary negatives ("ignore"), kept out
+        of the negatives ("mask") or further right answers ("positive"); the last two need `ids` in the call.
+      missing: "mask" or "neutral", see the objective.
+      **options: the objective's own; see its class.
+
+    Returns:
+      A pure function of embeddings; see `Objective.__call__`.
+
+    Raises:
+      UserError: an unknown name or option, with the valid ones.
+    """
+    check_choice("objective", name, OBJECTIVES)
+    check_choice("impl", impl, IMPLEMENTATIONS)
+    check_choice("missing", missing, ("mask", "neutral"))
+    if block < 1:
+        raise UserError(f"block must be a positive number of rows, got {block}")
+    formula = OBJECTIVES[name]
+    fields = dataclasses.fields(formula)
+    valid = [f.name for f in fields]
+    for option in options:
+        if option not in valid:
+            shared = ["modalities", "impl", "block", "same_patient", "same_text", "missing"]
+            raise UserError(f"objective {name!r} has no option {option!r}; {suggest(option, [*valid, *shared])}")
+    for f in fields:
+        if f.default is dataclasses.MISSING and f.name not in options:
+            raise UserError(f"objective {name!r} requires {f.name}=")
+    built = formula(**options)
+    modalities = tuple(modalities) if modalities else None
+    if modalities:
+        built.check(modalities)
+    return Objective(name, built, modalities, Settings(impl, block, Relation(same_patient, same_text), missing))

@@ -1,0 +1,228 @@
+"""An objective as a pure function: checks its inputs, places itself on the mesh, and hands over to its formula."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+
+from medjax.errors import UserError, suggest
+from medjax.losses.base import Loss, Term
+from medjax.losses.collectives import AxisName, psum
+from medjax.losses.reduce import Plan, reduce_pairs
+from medjax.losses.relations import Relation
+from medjax.losses.statistics import Stats
+
+
+@dataclass(frozen=True)
+class Scale:
+    """What a learnable logit scale starts at and is kept within (`maximum` None: free); the multiplier itself."""
+
+    init: float
+    maximum: float | None = None
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a formula sees: this device's rows, in the objective's order of modalities.
+
+    embeddings: `{modality: [b, E]}`. present: `{modality: bool[b]}`. ids: `{patient, group, text: uint32[b, 2]}`.
+    logit_scale, logit_bias: float32[]. key: a PRNG key, the same on every device.
+    """
+
+    embeddings: Mapping[str, jax.Array]
+    present: Mapping[str, jax.Array]
+    logit_scale: jax.Array
+    logit_bias: jax.Array | None
+    ids: Mapping[str, jax.Array] | None
+    targets: Any
+    key: jax.Array | None
+    axis_name: AxisName
+
+
+class Formula(Protocol):
+    """The mathematics of one objective; its dataclass fields are the options that `get` accepts."""
+
+    scale: Scale
+    needs_key: bool
+
+    def check(self, modalities: tuple[str, ...]) -> None:
+        """Raises UserError where the options do not fit the modalities."""
+
+    def terms(self, inputs: Inputs, settings: "Settings") -> dict[str, Term]:
+        """The named terms of the loss."""
+
+    def score(self, queries, candidates, target, logit_scale, present, modalities) -> jax.Array:
+        """How well each candidate fits each query; see `Objective.score`."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The choices every objective shares; see `medjax.losses.get`."""
+
+    impl: str
+    block: int
+    relation: Relation
+    missing: str
+
+    def reduce(self, tile, theta, queries, keys, query_rows, key_rows, axis_name: AxisName, **options):
+        """`reduce_pairs` under these settings."""
+        options = {"relation": self.relation, **options}
+        plan = Plan(tile, impl=self.impl, block=self.block, axis_name=axis_name, **options)
+        return reduce_pairs(plan, theta, queries, keys, query_rows, key_rows)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A contrastive objective, made by `medjax.losses.get`; calling it is pure and differentiable."""
+
+    name: str
+    formula: Formula
+    modalities: tuple[str, ...] | None
+    settings: Settings
+
+    @property
+    def scale(self) -> Scale:
+        """Where the literature starts the logit scale, and where it clamps it."""
+        return self.formula.scale
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether a PRNG `key` must be passed."""
+        return self.formula.needs_key
+
+    def __call__(
+        self,
+        embeddings: Mapping[str, jax.Array],
+        *,
+        logit_scale: jax.Array | float,
+        logit_bias: jax.Array | float | None = None,
+        present: Mapping[str, jax.Array] | None = None,
+        ids: Mapping[str, jax.Array] | None = None,
+        targets: Any = None,
+        key: jax.Array | None = None,
+        axis_name: AxisName = None,
+        batch_axes: tuple[str, ...] | None = None,
+    ) -> Loss:
+        """The loss of a batch.
+
+        Args:
+          embeddings: `{modality: [b, E]}`, float32 or bfloat16, already normalised where the objective wants that.
+          logit_scale: float32[], the multiplier itself (1 / temperature), not its logarithm.
+          logit_bias: float32[], for objectives that have one.
+          present: `{modality: bool[b]}`; rows that are absent enter nothing. Default: all present.
+          ids: `{"patient" | "group" | "text": uint32[b, 2]}`, 64-bit hashes; zero means unknown.
+          targets: what the objective says it needs.
+          key: PRNG key, equal on all devices, for objectives that draw negatives.
+          axis_name: mesh axis or axes of the caller's `shard_map` over which the batch is split.
+          batch_axes: mesh axes over which the global arrays are sharded; `shard_map` is entered here. `()` says
+            that under a mesh the arrays are replicated.
+
+        Raises:
+          UserError: a modality is missing, shapes differ, or it is not said where the batch lies on the mesh.
+        """
+        names = self._names(embeddings)
+        inputs = Inputs(
+            embeddings={m: embeddings[m] for m in names},
+            present={m: _all_present(embeddings[m]) if present is None else present[m] for m in names},
+            logit_scale=jnp.asarray(logit_scale, jnp.float32),
+            logit_bias=None if logit_bias is None else jnp.asarray(logit_bias, jnp.float32),
+            ids=ids,
+            targets=targets,
+            key=key,
+            axis_name=axis_name,
+        )
+        _check_place(axis_name, batch_axes)
+        _check_shapes(inputs)
+        if self.needs_key and key is None:
+            raise UserError(f"objective {self.name!r} draws its negatives at random; pass key=jax.random.key(...)")
+        if batch_axes:
+            return self._sharded(inputs, tuple(batch_axes))
+        return self._local(inputs)
+
+    def score(
+        self,
+        queries: Mapping[str, jax.Array],
+        candidates: jax.Array,
+        target: str,
+        *,
+        logit_scale: float = 1.0,
+        present: Mapping[str, jax.Array] | None = None,
+    ) -> jax.Array:
+        """float32[n, k]: the logit with which each of k candidates of modality `target` completes each query.
+
+        queries: `{modality: [n, E]}`, the other modalities; candidates: `[k, E]`. Pairwise objectives average the
+        inner products over the present modalities, Symile takes the multilinear inner product, GRAM minus the volume.
+        A query that lacks what the objective needs scores 0 everywhere.
+        """
+        names = tuple(self.modalities or sorted({*queries, target}))
+        queries = {m: queries[m] for m in names if m in queries and m != target}
+        if present is None:
+            present = {m: _all_present(x) for m, x in queries.items()}
+        if target not in names or not queries:
+            n = len(next(iter(present.values())))
+            return jnp.zeros((n, candidates.shape[0]), jnp.float32)
+        return self.formula.score(queries, candidates, target, logit_scale, present, names)
+
+    def _names(self, embeddings: Mapping) -> tuple[str, ...]:
+        names = tuple(self.modalities or sorted(embeddings))  # sorted, as jit sorts the keys of a dict
+        absent = [m for m in names if m not in embeddings]
+        if absent:
+            raise UserError(f"objective {self.name!r} has no embeddings of {absent[0]!r}; {suggest(absent[0], embeddings)}")
+        self.formula.check(names)
+        return names
+
+    def _local(self, inputs: Inputs) -> Loss:
+        terms = self.formula.terms(inputs, self.settings)
+        terms = {k: Term(*psum((t.total, t.count), inputs.axis_name), t.weight) for k, t in terms.items()}
+        return Loss.of(self.name, terms, getattr(self.formula, "reduction", "mean"))
+
+    def _sharded(self, inputs: Inputs, axes: tuple[str, ...]) -> Loss:
+        rows, everywhere = jax.P(axes), jax.P()
+
+        def local(batch, shared):
+            return self._local(Inputs(**batch, **shared, axis_name=axes))
+
+        batch = {k: getattr(inputs, k) for k in ("embeddings", "present", "ids", "targets")}
+        shared = {k: getattr(inputs, k) for k in ("logit_scale", "logit_bias", "key")}
+        return jax.shard_map(local, in_specs=(rows, everywhere), out_specs=everywhere)(batch, shared)
+
+
+def cross_entropy(stats: Stats, weight: float, smoothing: float = 0.0) -> Term:
+    """`mean_i [ lse_i - (1 - smoothing) * positive_i - smoothing * mean_j S_ij ]` over rows that have an answer.
+
+    With several answers `positive_i` is their mean (SupCon's "out" form, arXiv 2004.11362 eq. 2).
+    """
+    valid = stats.weight > 0
+    answer = stats.positive / jnp.where(valid, stats.weight, 1.0)
+    average = stats.total / jnp.maximum(stats.count, 1.0)
+    loss = stats.lse - (1.0 - smoothing) * answer - smoothing * average
+    return Term(jnp.sum(jnp.where(valid, loss, 0.0)), valid.sum().astype(jnp.float32), weight)
+
+
+def _all_present(x: jax.Array) -> jax.Array:
+    return jnp.ones(x.shape[0], bool)
+
+
+def _check_place(axis_name: AxisName, batch_axes: tuple[str, ...] | None) -> None:
+    mesh = jax.sharding.get_abstract_mesh()
+    if axis_name is not None and batch_axes is not None:
+        raise UserError("pass axis_name (inside shard_map) or batch_axes (sharded global arrays), not both")
+    if mesh.manual_axes and axis_name is None:
+        raise UserError(f"inside shard_map over {mesh.manual_axes} a loss needs axis_name=, the axis of the batch")
+    if mesh.size > 1 and axis_name is None and batch_axes is None:
+        raise UserError(
+            f"under a mesh {dict(mesh.shape)} say where the batch lies: batch_axes=(...) for sharded global arrays, "
+            "() for replicated ones"
+        )
+
+
+def _check_shapes(inputs: Inputs) -> None:
+    shapes = {m: x.shape for m, x in inputs.embeddings.items()}
+    if len(set(shapes.values())) > 1 or any(len(s) != 2 for s in shapes.values()):
+        raise UserError(f"embeddings must all be [b, E] of one shape, got {shapes}")
+    b = next(iter(shapes.values()))[0]
+    for m, p in inputs.present.items():
+        if p.shape != (b,) or p.dtype != bool:
+            raise UserError(f"present[{m!r}] must be bool[{b}], got {p.dtype}{list(p.shape)}")

@@ -1,0 +1,151 @@
+"""The engine: reductions over a similarity matrix `S[i, j]` that is never stored.
+
+`reduce_pairs` walks `S` tile by tile and keeps, for every row and every column, the statistics of
+`medjax.losses.statistics.Stats`; every pairwise objective is a short formula on these. The backward pass recomputes
+each tile from the saved log-sum-exps (FlashAttention's idea, for the contrastive matrix), so memory is
+O(rows * E + block^2). Over a mesh axis the keys are either gathered ("gather") or sent round a ring together with
+their column statistics ("ring"); "dense" is the plain matrix under automatic differentiation, the reference for both.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from medjax.losses.collectives import AxisName, all_gather, axis_size, make_varying, ring_shift, varying_axes
+from medjax.losses.statistics import Pull, Stats, empty, finish, measure, merge_over_devices
+from medjax.losses.tiles import Tiling, scan_backward, scan_forward
+
+IMPLEMENTATIONS = ("auto", "dense", "gather", "ring")
+_DENSE_SIZE = 2**20  # a matrix of up to 1024 x 1024 is one tile and not worth walking
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What to reduce, where, and in what pieces.
+
+    tile: `(theta, queries, keys) -> float32[q, k]`. relation: `(query_rows, key_rows) -> (allowed bool[q, k],
+    positive float32[q, k])`. columns: whether column statistics are wanted beside those of the rows.
+    """
+
+    tile: Callable
+    relation: Callable
+    impl: str = "auto"
+    block: int = 1024
+    axis_name: AxisName = None
+    columns: bool = True
+
+    def resolve(self, queries: int, keys: int) -> "Plan":
+        """Replaces "auto" (one dense tile where it is small, else a ring) and a ring of one device."""
+        impl, devices = self.impl, axis_size(self.axis_name)
+        if impl == "auto":
+            impl = "dense" if queries * keys * devices <= _DENSE_SIZE else "ring"
+        return replace(self, impl="gather" if impl == "ring" and devices == 1 else impl)
+
+
+def reduce_pairs(plan: Plan, theta, queries, keys, query_rows: dict, key_rows: dict) -> tuple[Stats, Stats | None]:
+    """Row and column statistics of `S[i, j] = plan.tile(theta, queries, keys)`.
+
+    queries, keys: pytrees of arrays `[b, ...]`, this device's rows. query_rows, key_rows: the metadata of
+    `plan.relation`, each leaf `[b, ...]`, with a bool `present`. Returns statistics of this device's rows and of its
+    own columns (None without `plan.columns`), each over the whole mesh axis. Differentiable in theta, queries, keys.
+    """
+    plan = plan.resolve(_length(query_rows), _length(key_rows))
+    # Replicated scalars become per-device here, outside the custom gradient, so that theirs is summed over the axes.
+    theta = make_varying(theta, varying_axes((queries, keys, query_rows, key_rows)))
+    if plan.impl == "dense":
+        return _dense(plan, theta, queries, keys, query_rows, key_rows)
+    return _streamed(plan, theta, queries, keys, query_rows, key_rows)
+
+
+def _length(rows: dict) -> int:
+    return rows["present"].shape[0]
+
+
+def _own(tree, b: int, axis_name: AxisName):
+    """This device's rows of arrays that hold all of them."""
+    if axis_name is None:
+        return tree
+    start = jax.lax.axis_index(axis_name) * b
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, b), tree)
+
+
+def _dense(plan: Plan, theta, queries, keys, query_rows, key_rows):
+    b = _length(key_rows)
+    keys, key_rows = all_gather((keys, key_rows), plan.axis_name)
+    s_qk = plan.tile(theta, queries, keys)
+    allowed, positive = plan.relation(query_rows, key_rows)
+    rows = finish(measure(s_qk, allowed, positive, 1))
+    if not plan.columns:
+        return rows, None
+    columns = merge_over_devices(measure(s_qk, allowed, positive, 0), plan.axis_name)
+    return rows, _own(finish(columns), b, plan.axis_name)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _streamed(plan: Plan, theta, queries, keys, query_rows, key_rows):
+    return _forward(plan, theta, queries, keys, query_rows, key_rows)[0]
+
+
+def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
+    operands = (theta, queries, keys, query_rows, key_rows)
+    axes, b = varying_axes(operands), _length(key_rows)
+    rows = empty(_length(query_rows), axes)
+    if plan.impl == "ring":
+
+        def step(carry, _):
+            keys, key_rows, rows, columns = carry
+            tiling = Tiling.of(queries, keys, query_rows, key_rows, plan.block)
+            rows, columns = scan_forward(plan, theta, tiling, rows, columns)
+            keys, key_rows, columns = ring_shift((keys, key_rows, columns), plan.axis_name)
+            return (keys, key_rows, rows, columns), None
+
+        carry = make_varying((keys, key_rows, rows, empty(b, axes)), axes)
+        (_, _, rows, columns), _ = jax.lax.scan(step, carry, length=axis_size(plan.axis_name))
+    else:
+        all_keys, all_rows = all_gather((keys, key_rows), plan.axis_name)
+        tiling = Tiling.of(queries, all_keys, query_rows, all_rows, plan.block)
+        rows, columns = scan_forward(plan, theta, tiling, rows, empty(_length(all_rows), axes))
+        columns = _own(merge_over_devices(columns, plan.axis_name), b, plan.axis_name)
+    out = (finish(rows), finish(columns) if plan.columns else None)
+    return out, (operands, out)
+
+
+def _backward(plan: Plan, saved, cotangents):
+    (theta, queries, keys, query_rows, key_rows), (rows, columns) = saved
+    axes = varying_axes(saved[0])
+    rows = Pull.of(rows, cotangents[0])
+    columns = Pull.of(columns, cotangents[1]) if plan.columns else Pull(*_zeros([key_rows["present"]] * 4, axes))
+    d_theta, d_queries, d_keys = (_zeros(x, axes) for x in (theta, queries, keys))
+    if plan.impl == "ring":
+
+        def step(carry, _):
+            keys, key_rows, columns, d_theta, d_queries, d_keys = carry
+            tiling = Tiling.of(queries, keys, query_rows, key_rows, plan.block)
+            gradients = (d_theta, d_queries, d_keys)
+            d_theta, d_queries, d_keys = scan_backward(plan, theta, tiling, rows, columns, gradients)
+            keys, key_rows, columns, d_keys = ring_shift((keys, key_rows, columns, d_keys), plan.axis_name)
+            return (keys, key_rows, columns, d_theta, d_queries, d_keys), None
+
+        carry = make_varying((keys, key_rows, columns, d_theta, d_queries, d_keys), axes)
+        carry, _ = jax.lax.scan(step, carry, length=axis_size(plan.axis_name))
+        d_theta, d_queries, d_keys = carry[3:]
+    else:
+        all_keys, all_rows, all_columns = all_gather((keys, key_rows, columns), plan.axis_name)
+        tiling = Tiling.of(queries, all_keys, query_rows, all_rows, plan.block)
+        gradients = (d_theta, d_queries, _zeros(all_keys, axes))
+        d_theta, d_queries, d_keys = scan_backward(plan, theta, tiling, rows, all_columns, gradients)
+        if plan.axis_name is not None:
+            d_keys = jax.lax.psum_scatter(d_keys, plan.axis_name, tiled=True)
+    like = partial(jax.tree.map, lambda x, d: d.astype(x.dtype))
+    return like(theta, d_theta), like(queries, d_queries), like(keys, d_keys), None, None
+
+
+def _zeros(tree, axes: frozenset[str]):
+    """float32 accumulators for the gradient of `tree`."""
+    return make_varying(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree), axes)
+
+
+_streamed.defvjp(_forward, _backward)

@@ -1,0 +1,72 @@
+"""Which pairs of rows may meet in a loss, computed tile by tile from a few integers per row.
+
+`describe` gathers the per-row metadata; `Relation` turns a block of query rows and a block of key rows into
+`allowed[q, k]` (the pair enters the log-sum-exp) and `positive[q, k]` (weights of the answers).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+
+from medjax.errors import UserError, check_choice
+from medjax.losses.collectives import AxisName, global_rows
+
+POLICIES = ("ignore", "mask", "positive")
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What to do with a pair from one patient (`same_patient`) or with identical text (`same_text`).
+
+    "ignore": an ordinary negative; "mask": kept out of the negatives; "positive": a second right answer.
+    Rows whose id is zero are unknown, and equal to nothing.
+    """
+
+    same_patient: str = "ignore"
+    same_text: str = "ignore"
+
+    def __post_init__(self):
+        check_choice("same_patient", self.same_patient, POLICIES)
+        check_choice("same_text", self.same_text, POLICIES)
+
+    @property
+    def several_answers(self) -> bool:
+        """Whether a row may have positives beside its own."""
+        return "positive" in (self.same_patient, self.same_text)
+
+    def describe(self, present: jax.Array, ids: Mapping | None, axis_name: AxisName) -> dict:
+        """Per-row metadata: `present` bool[b], `row` int32[b] (global) and the ids the policies need, uint32[b, 2]."""
+        out = {"present": present, "row": global_rows(present.shape[0], axis_name)}
+        for kind, policy in (("patient", self.same_patient), ("text", self.same_text)):
+            if policy == "ignore":
+                continue
+            if ids is None or kind not in ids:
+                raise UserError(f"same_{kind}={policy!r} needs ids[{kind!r}], uint32[b, 2]; pass ids=")
+            out[kind] = ids[kind]
+        return out
+
+    def __call__(self, queries: dict, keys: dict) -> tuple[jax.Array, jax.Array]:
+        """`(allowed bool[q, k], positive float32[q, k])`."""
+        both = queries["present"][:, None] & keys["present"][None, :]
+        own = queries["row"][:, None] == keys["row"][None, :]
+        masked = jnp.zeros_like(both)
+        positive = own
+        for kind, policy in (("patient", self.same_patient), ("text", self.same_text)):
+            if policy == "ignore":
+                continue
+            same = equal_ids(queries[kind], keys[kind])
+            if policy == "mask":
+                masked |= same
+            else:
+                positive |= same
+        allowed = both & (positive | ~masked)
+        return allowed, (allowed & positive).astype(jnp.float32)
+
+
+def equal_ids(x: jax.Array, y: jax.Array) -> jax.Array:
+    """bool[q, k]: equal and known 64-bit ids, each stored as two uint32."""
+    known = jnp.any(x != 0, axis=1)
+    equal = (x[:, None, 0] == y[None, :, 0]) & (x[:, None, 1] == y[None, :, 1])
+    return equal & known[:, None]
