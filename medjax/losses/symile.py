@@ -33,8 +33,12 @@ class Symile:
     negatives: str = "n"
     mip_scale: str = "none"
 
-    scale: ClassVar[Scale] = Scale(init=1 / 0.07, maximum=None)
     needs_key: ClassVar[bool] = True
+
+    @property
+    def scale(self) -> Scale:
+        """1 where the spread of a random tuple is 1; the paper's constants depend on its embeddings."""
+        return Scale(init=1.0 if self.mip_scale == "sqrt_d_power" else 1 / 0.07)
 
     def check(self, modalities: tuple[str, ...]) -> None:
         """Raises UserError for fewer than three modalities or unknown options."""

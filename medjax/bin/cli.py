@@ -1,0 +1,79 @@
+"""What every binary shares: bad input ends in one line on stderr and exit status 2, not in a stack trace."""
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from absl import app, flags
+from absl import logging as absl_logging
+from ml_collections import ConfigDict
+
+from medjax.errors import UserError, suggest
+
+
+def run(main: Callable[[], None]) -> None:
+    """Parses the flags and calls `main`."""
+    absl_logging.set_verbosity(absl_logging.WARNING)  # JAX and Orbax narrate at INFO
+    app.run(lambda _: _guarded(main), flags_parser=_parse)
+
+
+def _guarded(main: Callable[[], None]) -> None:
+    try:
+        main()
+    except UserError as error:
+        _fail(error)
+
+
+def _parse(argv: list[str]) -> list[str]:
+    try:
+        _check_config(argv)
+        rest = flags.FLAGS(argv)
+    except (flags.Error, UserError) as error:
+        _fail(error)
+    if len(rest) > 1:
+        _fail(f"unexpected argument {rest[1]!r}; flags start with --")
+    return rest
+
+
+def _check_config(argv: list[str]) -> None:
+    """Names the nearest file or key where --config or an override of it is misspelt; ml_collections gives a trace.
+
+    Raises:
+      UserError: no such file, a wrong argument after its colon, or an override of a key that the recipe lacks.
+    """
+    given = dict(a.lstrip("-").split("=", 1) for a in argv[1:] if a.startswith("-") and "=" in a)
+    if "config" not in given or "config" not in flags.FLAGS:
+        return
+    config = load_config(given["config"])
+    for key in given:
+        node, where = config, "config"
+        for part in key.split(".")[1:] if key.startswith("config.") else ():
+            if not isinstance(node, ConfigDict) or part.split("[")[0] not in node:
+                options = list(node) if isinstance(node, ConfigDict) else []
+                raise UserError(f"--{key}: {where} has no key {part!r}; {suggest(part, options)}")
+            node, where = node[part.split("[")[0]], f"{where}.{part}"
+
+
+def load_config(spec: str) -> ConfigDict:
+    """The recipe of `path[:argument]`.
+
+    Raises:
+      UserError: there is no such file, or it refuses the argument.
+    """
+    name, _, argument = spec.partition(":")
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"no recipe {name}; {suggest(path.stem, [p.stem for p in path.parent.glob('*.py')])}")
+    module_spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module.get_config(argument) if argument else module.get_config()
+
+
+def _fail(error: object) -> None:
+    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    sys.stderr.flush()
+    # A process that raised would wait for the others, and they for it: leave at once.
+    os._exit(2)

@@ -1,0 +1,134 @@
+"""Checkpoints of a run: saved with Orbax, sealed with checksums, and verified before anything trusts them."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers
+
+from medjax.checkpoints import integrity
+from medjax.errors import UserError
+
+log = logging.getLogger("medjax")
+
+
+class CheckpointStore:
+    """The checkpoints in one folder, a sub-folder a step, each with "params", "rest" and "meta"."""
+
+    def __init__(self, directory: str | Path, keep: int = 2):
+        self._directory = Path(directory).absolute()
+        self._keep = keep
+        self._manager = self._open()
+
+    def _open(self) -> ocp.CheckpointManager:
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.LatestN(self._keep),
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=True,
+        )
+        return ocp.CheckpointManager(self._directory, options=options)
+
+    def save(self, step: int, params: Any, rest: Any, meta: Mapping[str, Any]) -> None:
+        """Saves one step and seals it; all processes must call it. meta: JSON. A step that is there is left alone."""
+        if step in self._manager.all_steps():
+            return
+        items = ocp.args.Composite(
+            params=ocp.args.StandardSave(params), rest=ocp.args.StandardSave(rest), meta=ocp.args.JsonSave(dict(meta))
+        )
+        self._manager.save(step, args=items, force=True)
+        self._manager.wait_until_finished()
+        if jax.process_index() == 0:
+            integrity.seal(self._directory / str(step))
+        _barrier("medjax-seal")
+
+    def latest_valid_step(self) -> int | None:
+        """The newest step whose files are all as they were sealed; None if there is none.
+
+        A damaged newer one is moved to the folder "damaged", and said so in the log.
+        """
+        found = None
+        for step in reversed(self.steps()):
+            folder = self._directory / str(step)
+            wrong = integrity.damage(folder)
+            if wrong is None:
+                found = step
+                break
+            log.warning("checkpoint %s is damaged (%s); it is kept in %s", step, wrong, self._directory / "damaged")
+            if jax.process_index() == 0:
+                aside = self._directory / "damaged"
+                aside.mkdir(exist_ok=True)
+                folder.rename(aside / f"{step}-{int(time.time())}")
+        _barrier("medjax-valid")
+        self._manager.reload()
+        return found
+
+    def restore(self, step: int, params: Any, rest: Any) -> tuple[Any, Any, dict[str, Any]]:
+        """`(params, rest, meta)` of a step in the shapes, dtypes and shardings of these abstract trees.
+
+        Raises:
+          UserError: the checkpoint is damaged, or holds other parameters than the configuration asks for.
+        """
+        self._check(step)
+        self._check_dtypes(step, params)
+        items = {"params": ocp.args.StandardRestore(params), "rest": ocp.args.StandardRestore(rest)}
+        try:
+            found = self._manager.restore(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonRestore()))
+        except ValueError as error:
+            raise UserError(
+                f"checkpoint {self._directory / str(step)} does not fit the configuration, which must be that of the run: "
+                f"{' '.join(str(error).split())[:400]}"
+            ) from None
+        return found["params"], found["rest"], found["meta"]
+
+    def restore_params(self, step: int) -> tuple[Any, dict[str, Any]]:
+        """`(params, meta)` as arrays on the first local device, whatever mesh they were saved from.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
+        self._check(step)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), self._stored(step))
+        items = ocp.args.Composite(params=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
+        found = self._open().restore(step, args=items)  # a manager of its own: one binds an item to one kind of restore
+        return found["params"], found["meta"]
+
+    def _stored(self, step: int) -> Any:
+        """Shape and dtype of every stored parameter."""
+        metadata = ocp.StandardCheckpointer().metadata(self._directory / str(step) / "params")
+        return metadata.item_metadata.tree
+
+    def _check_dtypes(self, step: int, params: Any) -> None:
+        # Orbax casts silently where the dtypes differ.
+        stored = {jax.tree_util.keystr(p): x.dtype for p, x in jax.tree_util.tree_leaves_with_path(self._stored(step))}
+        for path, want in jax.tree_util.tree_leaves_with_path(params):
+            have = stored.get(jax.tree_util.keystr(path))
+            if have is not None and have != want.dtype:
+                name = jax.tree_util.keystr(path, simple=True, separator="/")
+                raise UserError(f"parameter {name} is {have} in the checkpoint and {want.dtype} in the configuration")
+
+    def steps(self) -> list[int]:
+        """Steps that are on disk, sound or not."""
+        self._manager.reload()
+        return sorted(self._manager.all_steps())
+
+    def close(self) -> None:
+        """Releases what the manager holds."""
+        self._manager.close()
+
+    def _check(self, step: int) -> None:
+        folder = self._directory / str(step)
+        if not folder.is_dir():
+            raise UserError(f"no checkpoint {folder}; there are steps {self.steps() or 'none'}")
+        if wrong := integrity.damage(folder):
+            raise UserError(f"checkpoint {folder} is damaged ({wrong}); use another step of {self.steps()}")
+
+
+def _barrier(name: str) -> None:
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)

@@ -1,0 +1,150 @@
+"""The manifest of a data set: what its records hold, how they were split, and whether the files are all there."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from medjax.config import build
+from medjax.data.records import sha256
+from medjax.errors import UserError
+
+FILE = "manifest.json"
+FORMAT = "medjax-records-1"
+SPLITS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Modality:
+    """What the raw items of one modality are.
+
+    kind: the reader and transform family ("image", "ecg", "labs", "text"). names: leads of an ECG, or lab tests, in
+    the order of the array. units: of each. rate: samples per second. statistics: per lab test over the training
+    split: mean, std, low (1st percentile), high (99th), observed (share).
+    """
+
+    kind: str
+    names: tuple[str, ...] = ()
+    units: tuple[str, ...] = ()
+    rate: float | None = None
+    statistics: dict[str, tuple[float, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A label that can be asked for in words.
+
+    positive, negative: prompts for its presence and absence. seen_in: modalities that show it, empty if unknown.
+    joint: true if it shows only in all of `seen_in` together, and so stands apart from the macro average.
+    """
+
+    positive: tuple[str, ...]
+    negative: tuple[str, ...]
+    seen_in: tuple[str, ...] = ()
+    joint: bool = False
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: its shard files (file, records, bytes, sha256) and counts."""
+
+    shards: tuple[dict, ...]
+    examples: int
+    patients: int
+    present: dict[str, int]
+    positive: dict[str, int]
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A data set. `patients_known` is false where every example counts as a patient of its own."""
+
+    name: str
+    source: str
+    licence: str
+    synthetic: bool
+    sensitive: bool
+    patients_known: bool
+    modalities: dict[str, Modality]
+    labels: tuple[str, ...]
+    findings: dict[str, Finding]
+    splits: dict[str, Split]
+    notes: tuple[str, ...] = ()
+    rejected: int = 0
+    tokenizer: str | None = None
+    format: str = FORMAT
+
+    def save(self, directory: Path) -> None:
+        """Writes manifest.json."""
+        (directory / FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+
+    def digest(self) -> str:
+        """SHA-256 of the manifest, and through its checksums of every record."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def modality(self, name: str) -> Modality:
+        """The schema of a modality."""
+        if name not in self.modalities:
+            raise UserError(f"data set {self.name!r} has no modality {name!r}; it has {', '.join(self.modalities)}")
+        return self.modalities[name]
+
+
+def load(directory: str | Path) -> Manifest:
+    """Opens a data set: reads its manifest and checks that its files are there.
+
+    Raises:
+      UserError: no data set there, another format, or shard files that are missing or of another size.
+    """
+    manifest = read(directory)
+    _check_files(manifest, Path(directory))
+    return manifest
+
+
+def read(directory: str | Path) -> Manifest:
+    """Reads the manifest alone, of a data set or of a run, which keeps a copy.
+
+    Raises:
+      UserError: there is none, or it has another format.
+    """
+    directory = Path(directory)
+    path = directory / FILE
+    if not path.is_file():
+        raise UserError(f"no data set at {directory}: {FILE} is missing; make one with python -m medjax.bin.build_dataset")
+    try:
+        raw: Mapping[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); build the data set again") from None
+    if raw.get("format") != FORMAT:
+        raise UserError(f"{path} has format {raw.get('format')!r}, this version reads {FORMAT!r}; build it again")
+    return build(Manifest, raw, str(path))
+
+
+def _check_files(manifest: Manifest, directory: Path) -> None:
+    # An ArrayRecord reader gives zero records, not an error, for a missing file.
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            path = directory / shard["file"]
+            if not path.is_file():
+                raise UserError(f"shard {path} of data set {manifest.name!r} is missing; build the data set again")
+            if path.stat().st_size != shard["bytes"]:
+                raise UserError(
+                    f"shard {path} has {path.stat().st_size} bytes and the manifest says {shard['bytes']}; "
+                    "it is damaged, build the data set again"
+                )
+
+
+def verify(manifest: Manifest, directory: str | Path) -> None:
+    """Reads every shard and compares its checksum.
+
+    Raises:
+      UserError: a shard differs from the manifest.
+    """
+    for split in manifest.splits.values():
+        for shard in split.shards:
+            path = Path(directory) / shard["file"]
+            if sha256(path) != shard["sha256"]:
+                raise UserError(f"shard {path} differs from its checksum; it is damaged, build the data set again")

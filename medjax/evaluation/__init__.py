@@ -1,0 +1,1 @@
+"""Evaluation: pure metrics, the runners that apply them to embeddings, and reports."""

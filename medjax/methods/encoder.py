@@ -1,0 +1,142 @@
+"""A method with its parameters and preprocessing as an embedding function; what `medjax.load` returns."""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from medjax.checkpoints import CheckpointStore
+from medjax.data import manifest as manifests
+from medjax.data.batch import Batch, Items
+from medjax.data.manifest import Finding, Manifest
+from medjax.data.examples import stack
+from medjax.data.transforms import Transform, make_transforms
+from medjax.errors import UserError, suggest
+from medjax.methods import make_method
+from medjax.methods.base import Encoded, Method
+
+CONFIG = "config.json"
+# Checkpoint name -> folder of a run. "untrained" holds the random parameters before any warm start, as a control.
+FOLDERS = {"best": "best", "last": "checkpoints", "untrained": "untrained"}
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Parameters with everything needed to embed raw inputs.
+
+    config: of the run, as plain dicts. manifest: of the data it was trained on. step: of the checkpoint, if it has
+    one.
+    """
+
+    method: Method
+    params: Any
+    transforms: Mapping[str, Transform]
+    manifest: Manifest
+    config: Mapping[str, Any]
+    step: int | None
+    _encode: Callable
+
+    @classmethod
+    def create(cls, method: Method, params: Any, transforms, manifest: Manifest, config, step: int | None = None) -> "Encoder":
+        """`dataclasses.replace(encoder, params=...)` shares what this one compiles."""
+        encode = jax.jit(lambda params, batch: method.encode(params, {}, batch.only_valid(), None, False))
+        return cls(method, params, transforms, manifest, config, step, encode)
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Those it can embed."""
+        return self.method.modalities
+
+    def encode(self, batch: Batch) -> Encoded:
+        """The embeddings of a preprocessed batch; modalities without an encoder are left out."""
+        return self._encode(self.params, batch.select(self.modalities))
+
+    def embed(self, inputs: Mapping[str, Any], batch_size: int = 64) -> dict[str, np.ndarray]:
+        """Embeds raw inputs.
+
+        Args:
+          inputs: `{modality: one input or a list of them}`. Images: paths, Pillow images or uint8 arrays. ECGs:
+            paths of WFDB records or arrays [C, T] in mV with the leads and rate of the training data. Lab values:
+            `{name: number}` or arrays. Text: strings.
+
+        Returns:
+          `{modality: float32[n, E]}`, normalised where the method compares by cosine; `[E]` for a single input.
+
+        Raises:
+          UserError: an unknown modality, or an input that cannot be used.
+        """
+        out = {}
+        for modality, given in inputs.items():
+            if modality not in self.modalities:
+                raise UserError(f"this encoder has no modality {modality!r}; {suggest(modality, self.modalities)}")
+            single = not isinstance(given, list | tuple)
+            values = [given] if single else list(given)
+            if not values:
+                raise UserError(f"no inputs of modality {modality!r}; give at least one")
+            rows = [self._rows(modality, values[i : i + batch_size]) for i in range(0, len(values), batch_size)]
+            out[modality] = np.concatenate(rows)[0] if single else np.concatenate(rows)
+        return out
+
+    def _rows(self, modality: str, values: Sequence[Any]) -> np.ndarray:
+        transform = self.transforms[modality]
+        arrays = [transform.finish(transform.prepare(transform.raw(v)), None) for v in values]
+        padded = 1 << (len(arrays) - 1).bit_length()  # powers of two, so that few shapes are compiled
+        batch = _batch_of(modality, arrays + [transform.empty()] * (padded - len(arrays)))
+        return np.asarray(self.encode(batch).pooled[modality])[: len(values)]
+
+    def embed_prompts(self, findings: Mapping[str, Finding]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """`{finding: (positive float32[p, E], negative float32[q, E])}`, the embedded prompts.
+
+        Raises:
+          UserError: the encoder reads no text.
+        """
+        texts = sorted({p for f in findings.values() for p in (*f.positive, *f.negative)})
+        rows = dict(zip(texts, self.embed({"text": texts})["text"], strict=True))
+        return {k: (np.stack([rows[p] for p in f.positive]), np.stack([rows[p] for p in f.negative])) for k, f in findings.items()}
+
+
+def _batch_of(modality: str, arrays: Sequence[Any]) -> Batch:
+    """A batch of one modality, one item an example, and nothing known beside."""
+    n = len(arrays)
+    value = jax.tree.map(lambda x: x[:, None], stack(list(arrays)))
+    items = {modality: Items(value, np.ones((n, 1), bool))}
+    return Batch(items, {}, np.zeros(n, np.float32), np.ones(n, bool), {}, np.arange(n, dtype=np.int32))
+
+
+def load_run(workdir: str | Path, checkpoint: str = "best") -> Encoder:
+    """The encoder of a run.
+
+    checkpoint: "best" (by the run's validation metric), "last", a step number, or "untrained", the random parameters
+    before training, as a control.
+
+    Raises:
+      UserError: no run there, no such checkpoint, or a damaged one.
+    """
+    workdir = Path(workdir)
+    if not (workdir / CONFIG).is_file():
+        raise UserError(f"no run at {workdir}: {CONFIG} is missing; give the --workdir of medjax.bin.train")
+    config = json.loads((workdir / CONFIG).read_text())
+    manifest = manifests.read(workdir)
+    transforms = make_transforms(config["data"]["modalities"], manifest, workdir)
+    method = make_method(config["method"], {m: t.spec() for m, t in transforms.items()})
+    store, step = _find(workdir, checkpoint)
+    params, _ = store.restore_params(step)
+    return Encoder.create(method, params, transforms, manifest, config, step)
+
+
+def _find(workdir: Path, checkpoint: str) -> tuple[CheckpointStore, int]:
+    if checkpoint not in FOLDERS and not checkpoint.isdigit():
+        raise UserError(f"unknown checkpoint {checkpoint!r}; valid: {', '.join(FOLDERS)}, or a step number")
+    folder = workdir / FOLDERS.get(checkpoint, FOLDERS["last"])
+    if not folder.is_dir():
+        raise UserError(f"the run at {workdir} has no {checkpoint} checkpoint yet")
+    store = CheckpointStore(folder)
+    step = int(checkpoint) if checkpoint.isdigit() else store.latest_valid_step()
+    if step is None:
+        raise UserError(f"the run at {workdir} has no sound {checkpoint} checkpoint")
+    return store, step
+

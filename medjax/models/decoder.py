@@ -1,0 +1,40 @@
+"""The light decoder of a masked autoencoder (arXiv 2111.06377, section 3)."""
+
+from dataclasses import dataclass
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from medjax.models.layers import Blocks, dense, embed_init
+from medjax.models.partitioning import named
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """width, depth and heads of its blocks."""
+
+    width: int = 128
+    depth: int = 2
+    heads: int = 4
+
+
+class Decoder(nn.Module):
+    """Restores patches from the visible tokens and a learned token in the place of the masked ones."""
+
+    config: DecoderConfig
+    patch_dim: int
+
+    @nn.compact
+    def __call__(self, tokens_bkd: jax.Array, visible_bk: jax.Array, length: int, rows: jax.Array) -> jax.Array:
+        """tokens: [b, K, D], of the patches visible int32[b, K]; returns float32[b, length, patch_dim]."""
+        c = self.config
+        x = dense(c.width, (None, "embed"), jnp.float32, "embed")(tokens_bkd.astype(jnp.float32))
+        mask = self.param("mask_token", named(embed_init, None, None, "embed"), (1, 1, c.width))
+        full = jnp.broadcast_to(mask, (x.shape[0], length, c.width))
+        full = full.at[jnp.arange(x.shape[0])[:, None], visible_bk].set(x)
+        positions = self.param("positions", named(embed_init, None, "tokens", "embed"), (1, length, c.width))
+        full = full + jnp.broadcast_to(positions, full.shape)
+        full = Blocks(c.depth, c.heads, name="blocks")(full, None, rows, False)
+        full = nn.LayerNorm(1e-6, name="norm")(full)
+        return dense(self.patch_dim, ("embed", "patch"), jnp.float32, "out")(full)

@@ -1,0 +1,46 @@
+"""Several processes: starting them up together, as one run."""
+
+import os
+from dataclasses import dataclass
+
+import jax
+
+from medjax.errors import UserError
+
+_CLUSTERS = ("SLURM_JOB_ID", "OMPI_COMM_WORLD_SIZE", "TPU_WORKER_HOSTNAMES", "MEGASCALE_COORDINATOR_ADDRESS")
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How this process finds the others. coordinator: host:port of process 0; empty asks the cluster (SLURM, TPU VM,
+    Open MPI) and otherwise runs alone."""
+
+    coordinator: str = ""
+    count: int = 0
+    index: int = -1
+
+    def start(self) -> None:
+        """Joins the others; must come before any other use of JAX.
+
+        Raises:
+          UserError: a coordinator without the number and index of processes.
+        """
+        if self.coordinator:
+            if self.count < 1 or not 0 <= self.index < self.count:
+                raise UserError("--coordinator needs --process_count and --process_index in 0..count-1")
+            jax.distributed.initialize(self.coordinator, num_processes=self.count, process_id=self.index)
+        elif _in_cluster():
+            jax.distributed.initialize()
+
+
+def _in_cluster() -> bool:
+    if "SLURM_JOB_ID" in os.environ:
+        return int(os.environ.get("SLURM_NTASKS", "1")) > 1
+    if "TPU_WORKER_HOSTNAMES" in os.environ:
+        return "," in os.environ["TPU_WORKER_HOSTNAMES"]
+    return any(name in os.environ for name in _CLUSTERS)
+
+
+def is_main() -> bool:
+    """Whether this process writes logs and reports."""
+    return jax.process_index() == 0

@@ -1,0 +1,126 @@
+"""Metrics to files: JSON lines always, TensorBoard events, Weights & Biases on request; and the console line."""
+
+import json
+import logging
+import math
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medjax.errors import UserError
+
+log = logging.getLogger("medjax")
+
+
+class MetricWriter:
+    """Writes rows of metrics. `active` is false on all processes but the first, which then write nothing."""
+
+    def __init__(self, workdir: Path, config: Mapping[str, Any], wandb_project: str, active: bool):
+        self._file = self._events = self._wandb = None
+        if not active:
+            return
+        from tensorboardX import SummaryWriter
+
+        self._file = (workdir / "metrics.jsonl").open("a")
+        self._events = SummaryWriter(str(workdir / "tensorboard"))
+        if wandb_project:
+            self._wandb = _start_wandb(workdir, config, wandb_project)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """One row; numbers that are not finite are written as null in JSON."""
+        if self._file is None or self._events is None:
+            return
+        row = {k: float(v) if math.isfinite(v) else None for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, **row}) + "\n")
+        self._file.flush()
+        for name, value in values.items():
+            self._events.add_scalar(name, value, step)
+        if self._wandb:
+            self._wandb.log(dict(values), step=step)
+
+    def close(self) -> None:
+        """Flushes everything."""
+        if self._file is not None and self._events is not None:
+            self._file.close()
+            self._events.close()
+        if self._wandb:
+            self._wandb.finish()
+
+
+def _start_wandb(workdir: Path, config: Mapping[str, Any], project: str):
+    try:
+        import wandb
+    except ImportError:
+        raise UserError("config.train.wandb_project needs the package wandb; pip install wandb, or leave it empty") from None
+    return wandb.init(project=project, dir=str(workdir), config=dict(config), id=workdir.name, resume="allow")
+
+
+class Progress:
+    """Steps, loss, examples/s and time to go: one line that moves on a terminal, plain lines elsewhere.
+
+    The first step, which compiles, and what lies between `pause` and the next step are not timed.
+    """
+
+    def __init__(self, total: int, examples_per_step: int):
+        self._total, self._per_step = total, examples_per_step
+        self._terminal = sys.stderr.isatty()
+        self._steps, self._seconds = 0, 0.0
+        self._mark: tuple[int, float] | None = None
+
+    def tick(self, step: int) -> None:
+        """Called after every step."""
+        if self._mark is None:
+            self._mark = (step, time.monotonic())
+
+    def pause(self, step: int) -> None:
+        """Called before what is not training: evaluation, saving."""
+        self._steps, self._seconds = self._timed(step)
+        self._mark = None
+
+    def _timed(self, step: int) -> tuple[int, float]:
+        if self._mark is None:
+            return self._steps, self._seconds
+        first, then = self._mark
+        return self._steps + step - first, self._seconds + time.monotonic() - then
+
+    def examples_per_second(self, step: int) -> float:
+        """Of all processes together, over all timed steps; 0 before any."""
+        steps, seconds = self._timed(step)
+        return steps * self._per_step / seconds if steps else 0.0
+
+    def show(self, step: int, metrics: Mapping[str, float]) -> None:
+        """Prints the line of a step."""
+        rate = self.examples_per_second(step)
+        parts = [f"step {step}/{self._total}", f"loss {metrics['train/loss']:.4f}"]
+        if rate:
+            parts += [f"{rate:.0f} examples/s", f"{_clock((self._total - step) * self._per_step / rate)} to go"]
+        line = ", ".join(parts)
+        log.info(line)
+        if self._terminal:
+            sys.stderr.write(f"\r{line}\x1b[K" + ("\n" if step >= self._total else ""))
+            sys.stderr.flush()
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{seconds:02d}s"
+
+
+def start_logging(workdir: Path, active: bool) -> None:
+    """Sends the log to workdir/train.log, and to the console where it is no terminal (there `Progress` writes)."""
+    log.setLevel(logging.INFO)
+    log.handlers.clear()
+    log.propagate = False
+    if not active:
+        return
+    to_file = logging.FileHandler(workdir / "train.log")
+    to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    log.addHandler(to_file)
+    console = logging.StreamHandler(sys.stderr)
+    console.setFormatter(logging.Formatter("%(message)s"))
+    if sys.stderr.isatty():
+        console.addFilter(lambda record: not record.getMessage().startswith("step "))
+    log.addHandler(console)

