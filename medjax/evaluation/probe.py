@@ -1,7 +1,7 @@
 """Linear probes: logistic regression on frozen features, its strength of regularisation chosen on validation."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ from sklearn.preprocessing import StandardScaler
 
 from medjax.evaluation import metrics
 from medjax.evaluation.bootstrap import Interval, patient_weights, summarise
+from medjax.evaluation.embeddings import EmbeddingTable
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 
@@ -88,3 +89,10 @@ def _fit(x: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], known: M
         if value > best:
             best, scores = value, model.decision_function(x["test"])
     return scores
+
+
+def joined_features(table: EmbeddingTable, modalities: Sequence[str]) -> Features:
+    """The embeddings of these modalities side by side, zero where absent, with what is present beside them."""
+    parts = [table.embeddings[m] * table.present[m][:, None] for m in modalities]
+    parts += [table.present[m][:, None].astype(np.float32) for m in modalities]
+    return Features(np.concatenate(parts, axis=1), table.labels, table.patients)

@@ -1,0 +1,134 @@
+"""Findings by prompts, without any label: python -m medjax.bin.evaluate_zero_shot --workdir=RUN.
+
+Every finding is scored by how much better a study fits the prompts for its presence than those for its absence, from
+all modalities but text together and from each alone; against chance, against the encoder before training, and against
+a linear probe that is given the training labels.
+"""
+
+from absl import flags
+
+from medjax.bin import cli
+from medjax.bin.evaluation import Subject, load_subject, print_table
+from medjax.data.manifest import Finding
+from medjax.data.sources.table import read_prompts
+from medjax.errors import UserError
+from medjax.evaluation import metrics, plots
+from medjax.evaluation.bootstrap import Interval, summarise, verdict
+from medjax.evaluation.embeddings import EmbeddingTable
+from medjax.evaluation.page import Page
+from medjax.evaluation.probe import ProbeResult, joined_features, linear_probe
+from medjax.evaluation.zero_shot import ZeroShot, zero_shot
+
+_PROMPTS = flags.DEFINE_string("prompts", "", 'JSON {label: {"positive": [...], "negative": [...]}}; default: the data set\'s.')
+_PROBE = flags.DEFINE_bool("probe", True, "Also fit the linear probe, which embeds the training split.")
+
+
+def main() -> None:
+    """Evaluates, prints a table, writes results.json and report.html."""
+    subject = load_subject("zero_shot")
+    encoder, manifest = subject.encoder, subject.dataset.manifest
+    findings = read_prompts(_PROMPTS.value, manifest.labels) if _PROMPTS.value else manifest.findings
+    if not findings:
+        raise UserError(f"data set {manifest.name!r} has no prompts; pass --prompts=FILE.json")
+    if "text" not in encoder.modalities or encoder.scorer() is None:
+        raise UserError("this encoder was not trained against text and cannot be prompted; use evaluate_probe")
+    table = subject.table()
+    result = zero_shot(table, encoder.embed_prompts(findings), findings, encoder.scorer())
+    untrained = subject.untrained()
+    before = subject.table(encoder=untrained)
+    control = zero_shot(before, untrained.embed_prompts(findings), findings, untrained.scorer())
+    probe = _probe(subject, table) if _PROBE.value else None
+    _publish(subject, table, findings, result, control, probe)
+
+
+def _probe(subject: Subject, test: EmbeddingTable) -> ProbeResult:
+    tables = {"train": subject.table("train"), "validation": subject.table("validation"), "test": test}
+    inputs = [m for m in subject.encoder.modalities if m != "text"]
+    return linear_probe({k: joined_features(t, inputs) for k, t in tables.items()}, test.label_names)
+
+
+def _publish(
+    subject: Subject,
+    table: EmbeddingTable,
+    findings: dict[str, Finding],
+    result: ZeroShot,
+    control: ZeroShot,
+    probe: ProbeResult | None,
+) -> None:
+    gain = None
+    if result.macro_replicates is not None and control.macro_replicates is not None:
+        gain = summarise(result.macro_replicates - control.macro_replicates)
+    about = subject.about(table)
+    results = {
+        **about,
+        "prompts": {k: {"positive": list(f.positive), "negative": list(f.negative)} for k, f in findings.items()},
+        "zero_shot": result.as_dict(),
+        "controls": {
+            "chance": {"macro_auroc": 0.5},
+            "untrained": control.as_dict(),
+            "linear_probe": probe.as_dict() if probe else None,
+        },
+        "gain_over_untrained": {"macro_auroc": gain.as_dict(), "verdict": verdict(gain)} if gain else None,
+    }
+    rows = _rows(result, control, probe)
+    header = ("finding", "positives", "zero-shot AUROC", "untrained", "linear probe")
+    print_table(header, rows)
+    if gain:
+        print(f"gain over the untrained encoder: {gain}: {verdict(gain)}")
+    page = subject.page("Zero-shot findings", about)
+    _fill(page, subject, table, findings, result, gain, header, rows)
+    subject.save(results, page)
+
+
+def _rows(result: ZeroShot, control: ZeroShot, probe: ProbeResult | None) -> list[tuple]:
+    before = {f.name: f for f in control.findings}
+    rows = []
+    for f in result.findings:
+        name = f"{f.name} (joint)" if f.joint else f.name
+        supervised = probe.auroc.get(f.name, "-") if probe else "-"
+        rows.append((name, f"{f.positives} of {f.positives + f.negatives}", f.auroc or f.skipped, before[f.name].auroc or "-", supervised))
+    if result.macro:
+        rows.append(("macro, without joint", "", result.macro, control.macro, _probe_macro(result, probe)))
+    return rows
+
+
+def _probe_macro(result: ZeroShot, probe: ProbeResult | None) -> Interval | str:
+    """The probe's mean over the findings that are in the macro average of zero-shot."""
+    names = [f.name for f in result.findings if f.auroc and not f.joint]
+    if probe is None or any(n not in probe.replicates for n in names):
+        return "-"
+    return summarise(sum(probe.replicates[n] for n in names) / len(names))
+
+
+def _fill(page: Page, subject: Subject, table, findings, result: ZeroShot, gain, header, rows) -> None:
+    page.text(
+        "Each finding is scored by the difference of the mean logits of its positive and negative prompts. No label was used. "
+        "The untrained encoder has the same architecture and random parameters; the linear probe is a logistic regression on "
+        "the frozen embeddings that was given the labels of the training split."
+    )
+    page.table(header, rows)
+    if gain:
+        page.text(f"Macro AUROC above that of the untrained encoder, paired over patients: {gain}: {verdict(gain)}.")
+    scored = [f for f in result.findings if f.auroc]
+    curves = []
+    for f in scored:
+        labels = table.labels[f.counted, table.label_names.index(f.name)] == 1
+        curves.append((f.name, *metrics.roc_curve(f.scores[f.counted], labels), f.auroc))
+    if curves:
+        page.figure(plots.roc_curves(curves), "ROC curves")
+    for name, why in {f.name: f.skipped for f in result.findings if f.skipped}.items():
+        page.note(f"{name} is not scored: {why}.")
+    page.heading("From one modality alone", 3)
+    modalities = [m for m in table.embeddings if m != "text"]
+    page.table(("finding", *modalities), [(f.name, *(f.by_modality.get(m, "-") for m in modalities)) for f in scored])
+    page.heading("Prompts", 3)
+    page.table(("finding", "present", "absent"), [(k, "; ".join(f.positive), "; ".join(f.negative)) for k, f in findings.items()])
+
+
+def run() -> None:
+    """The console script."""
+    cli.run(main)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,117 @@
+"""What the evaluation binaries share: which encoder, which data, where the results go."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+
+import medjax
+from medjax.data import DataConfig, Dataset
+from medjax.data import manifest as manifests
+from medjax.data.manifest import SPLITS
+from medjax.errors import UserError
+from medjax.evaluation.embeddings import EmbeddingTable, embed_batches
+from medjax.evaluation.page import Page
+from medjax.methods.encoder import Encoder, load_run
+
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, untrained, or a step number.")
+_DATA = flags.DEFINE_string("data", "", "Data set; default: the one the run was trained on.")
+_SPLIT = flags.DEFINE_enum("split", "test", list(SPLITS), "Which split to evaluate on.")
+_OUTPUT = flags.DEFINE_string("output", "", "Folder of results.json and report.html; default: inside the workdir.")
+_BATCH = flags.DEFINE_integer("batch_size", 128, "Examples embedded at a time.")
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An encoder and the data it is evaluated on."""
+
+    encoder: Encoder
+    dataset: Dataset
+    split: str
+    output: Path
+
+    def table(self, split: str | None = None, encoder: Encoder | None = None) -> EmbeddingTable:
+        """The embeddings of a split, by default the one asked for, by the encoder or another of the same run."""
+        batches = self.dataset.evaluation(split or self.split, _BATCH.value)
+        return embed_batches((encoder or self.encoder).encode, batches, self.dataset.manifest.labels)
+
+    def untrained(self) -> Encoder:
+        """The same encoder before training, as a control."""
+        return load_run(_WORKDIR.value, "untrained")
+
+    def about(self, table: EmbeddingTable) -> dict[str, Any]:
+        """What was evaluated, on whom: the head of every results.json."""
+        manifest = self.dataset.manifest
+        rows = hashlib.sha256(np.ascontiguousarray(table.rows).tobytes() + manifest.digest().encode()).hexdigest()
+        return {
+            "medjax": medjax.__version__,
+            "workdir": Path(_WORKDIR.value).name,
+            "checkpoint": {"name": _CHECKPOINT.value, "step": self.encoder.step},
+            "data": {
+                "name": manifest.name,
+                "synthetic": manifest.synthetic,
+                "licence": manifest.licence,
+                "manifest_sha256": manifest.digest(),
+                "split": self.split,
+                "examples": len(table),
+                "patients": int(len(np.unique(table.patients))),
+                "example_list_sha256": rows,
+                "notes": list(manifest.notes),
+            },
+            "intervals": "95 %, bootstrap over "
+            + ("patients" if manifest.patients_known else "examples, since patients are not known")
+            + ", 1000 replicates",
+        }
+
+    def page(self, title: str, about: dict[str, Any]) -> Page:
+        """A page that opens with what was evaluated, on whom, and how sure the numbers are."""
+        data = about["data"]
+        who = f"{data['examples']} studies of {data['patients']} patients, {data['split']} split of {data['name']}"
+        page = Page(title, f"{about['workdir']}, step {about['checkpoint']['step']}; {who}; intervals: {about['intervals']}")
+        for note in data["notes"]:
+            page.note(note)
+        return page
+
+    def save(self, results: dict[str, Any], page: Page) -> None:
+        """Writes results.json and report.html, and says where."""
+        self.output.mkdir(parents=True, exist_ok=True)
+        (self.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+        page.save(self.output / "report.html")
+        print(f"results: {self.output / 'results.json'}\nreport: {self.output / 'report.html'}")
+
+
+def load_subject(name: str) -> Subject:
+    """Loads what the flags name; `name` is the evaluation's folder in the workdir.
+
+    Raises:
+      UserError: a flag is missing, or run or data cannot be used.
+    """
+    if not _WORKDIR.value:
+        raise UserError("pass --workdir, the folder of a run")
+    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
+    directory = Path(_DATA.value or encoder.config["data"]["dir"])
+    manifest = manifests.load(directory)
+    for m in encoder.modalities:
+        here, there = encoder.manifest.modality(m), manifest.modality(m)
+        if (here.kind, here.names, here.rate) != (there.kind, there.names, there.rate):
+            raise UserError(f"modality {m!r} of {directory} differs in kind, names or rate from what the run was trained on")
+    options = {**encoder.config["data"], "dir": str(directory), "cache": False}
+    config = DataConfig(**{k: v for k, v in options.items() if k in DataConfig.__dataclass_fields__})
+    # Preprocessing is the run's own: its lab scaling and its tokenizer.
+    dataset = Dataset(config, manifest, encoder.transforms, directory)
+    output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "evaluation" / name
+    return Subject(encoder, dataset, _SPLIT.value, output)
+
+
+def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table on the console, columns aligned."""
+    table = [[str(x) for x in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        print("  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip())
