@@ -1,4 +1,4 @@
-"""Package metadata. What CI tests is pinned in launch/constraints.txt; the ranges here are what the code is written for."""
+"""Package metadata. launch/constraints.txt pins what is tested; the ranges here are what the code is written for."""
 
 import re
 from pathlib import Path
@@ -68,7 +68,15 @@ setup(
     entry_points={
         "console_scripts": [
             f"medjax-{name.replace('_', '-')}=medjax.bin.{name}:run"
-            for name in ("build_dataset", "evaluate_probe", "evaluate_retrieval", "evaluate_zero_shot", "export", "report", "train")
+            for name in (
+                "build_dataset",
+                "evaluate_probe",
+                "evaluate_retrieval",
+                "evaluate_zero_shot",
+                "export",
+                "report",
+                "train",
+            )
         ]
     },
 )

@@ -9,8 +9,9 @@ anchored on the report, as in MoRE (arXiv 2410.16239), since image, ECG and lab 
 works on the three modalities that tell the exclusive-or finding together.
 """
 
-from medjax.config import parse_arg
 from ml_collections import ConfigDict
+
+from medjax.config import parse_arg
 
 
 def get_config(arg: str | None = None) -> ConfigDict:

@@ -32,8 +32,12 @@ _VOCAB = flags.DEFINE_integer("vocab_size", 8192, "Largest vocabulary of a train
 _FREQUENCY = flags.DEFINE_integer("min_frequency", 2, "How often a word piece must occur to enter the vocabulary.")
 _WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read studies; 0: one for each core.")
 _KEY_FILE = flags.DEFINE_string("id_key_file", "", "File with a secret that keys the hashes of ids; keep it elsewhere.")
-_SPLIT = flags.DEFINE_enum("split", "source", ["source", "random", "fold"], "The archive's splits, random ones, or folds.")
-_FRACTIONS = flags.DEFINE_list("split_fractions", ["0.7", "0.1", "0.2"], "Train, validation and test share of the patients.")
+_SPLIT = flags.DEFINE_enum(
+    "split", "source", ["source", "random", "fold"], "The archive's splits, random ones, or folds."
+)
+_FRACTIONS = flags.DEFINE_list(
+    "split_fractions", ["0.7", "0.1", "0.2"], "Train, validation and test share of the patients."
+)
 _FOLD = flags.DEFINE_string("fold", "0/5", "With --split=fold: which fold is the test split, of how many.")
 _SEED = flags.DEFINE_integer("split_seed", 0, "Seed of random splits and folds.")
 
@@ -45,7 +49,9 @@ _DATASET = flags.DEFINE_string("dataset", "pneumoniamnist", "medmnist: which dat
 _NAME = flags.DEFINE_string("name", "table", "table: name of the data set.")
 _LICENCE = flags.DEFINE_string("licence", "unknown", "table: its licence.")
 _SENSITIVE = flags.DEFINE_bool("sensitive", True, "table: whether reports must show no pictures and no text.")
-_PROMPTS = flags.DEFINE_string("prompts", "", 'table: JSON {label: {"positive": [...], "negative": [...]}} for zero-shot.')
+_PROMPTS = flags.DEFINE_string(
+    "prompts", "", 'table: JSON {label: {"positive": [...], "negative": [...]}} for zero-shot.'
+)
 _IMAGES = flags.DEFINE_list("image_columns", [], "table: columns with image files; several are views of one study.")
 _ECGS = flags.DEFINE_list("ecg_columns", [], "table: columns with WFDB records, without their ending.")
 _TEXTS = flags.DEFINE_list("text_columns", [], "table: columns with reports.")
@@ -113,7 +119,9 @@ def _id_key() -> bytes:
         return b""
     path = Path(_KEY_FILE.value)
     if not path.is_file() or not 16 <= path.stat().st_size <= 64:
-        raise UserError(f"--id_key_file={path} must be a file of 16 to 64 secret bytes; head -c 32 /dev/urandom > {path}")
+        raise UserError(
+            f"--id_key_file={path} must be a file of 16 to 64 secret bytes; head -c 32 /dev/urandom > {path}"
+        )
     return path.read_bytes()
 
 

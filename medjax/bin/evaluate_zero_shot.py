@@ -19,7 +19,9 @@ from medjax.evaluation.page import Page
 from medjax.evaluation.probe import ProbeResult, joined_features, linear_probe
 from medjax.evaluation.zero_shot import ZeroShot, zero_shot
 
-_PROMPTS = flags.DEFINE_string("prompts", "", 'JSON {label: {"positive": [...], "negative": [...]}}; default: the data set\'s.')
+_PROMPTS = flags.DEFINE_string(
+    "prompts", "", 'JSON {label: {"positive": [...], "negative": [...]}}; default: the data set\'s.'
+)
 _PROBE = flags.DEFINE_bool("probe", True, "Also fit the linear probe, which embeds the training split.")
 
 
@@ -86,7 +88,15 @@ def _rows(result: ZeroShot, control: ZeroShot, probe: ProbeResult | None) -> lis
     for f in result.findings:
         name = f"{f.name} (joint)" if f.joint else f.name
         supervised = probe.auroc.get(f.name, "-") if probe else "-"
-        rows.append((name, f"{f.positives} of {f.positives + f.negatives}", f.auroc or f.skipped, before[f.name].auroc or "-", supervised))
+        rows.append(
+            (
+                name,
+                f"{f.positives} of {f.positives + f.negatives}",
+                f.auroc or f.skipped,
+                before[f.name].auroc or "-",
+                supervised,
+            )
+        )
     if result.macro:
         rows.append(("macro, without joint", "", result.macro, control.macro, _probe_macro(result, probe)))
     return rows
@@ -102,9 +112,9 @@ def _probe_macro(result: ZeroShot, probe: ProbeResult | None) -> Interval | str:
 
 def _fill(page: Page, subject: Subject, table, findings, result: ZeroShot, gain, header, rows) -> None:
     page.text(
-        "Each finding is scored by the difference of the mean logits of its positive and negative prompts. No label was used. "
-        "The untrained encoder has the same architecture and random parameters; the linear probe is a logistic regression on "
-        "the frozen embeddings that was given the labels of the training split."
+        "Each finding is scored by the difference of the mean logits of its positive and negative prompts. No label "
+        "was used. The untrained encoder has the same architecture and random parameters; the linear probe is a "
+        "logistic regression on the frozen embeddings that was given the labels of the training split."
     )
     page.table(header, rows)
     if gain:
@@ -122,7 +132,10 @@ def _fill(page: Page, subject: Subject, table, findings, result: ZeroShot, gain,
     modalities = [m for m in table.embeddings if m != "text"]
     page.table(("finding", *modalities), [(f.name, *(f.by_modality.get(m, "-") for m in modalities)) for f in scored])
     page.heading("Prompts", 3)
-    page.table(("finding", "present", "absent"), [(k, "; ".join(f.positive), "; ".join(f.negative)) for k, f in findings.items()])
+    page.table(
+        ("finding", "present", "absent"),
+        [(k, "; ".join(f.positive), "; ".join(f.negative)) for k, f in findings.items()],
+    )
 
 
 def run() -> None:

@@ -60,7 +60,7 @@ class Subject:
                 "manifest_sha256": manifest.digest(),
                 "split": self.split,
                 "examples": len(table),
-                "patients": int(len(np.unique(table.patients))),
+                "patients": len(np.unique(table.patients)),
                 "example_list_sha256": rows,
                 "notes": list(manifest.notes),
             },
@@ -73,7 +73,9 @@ class Subject:
         """A page that opens with what was evaluated, on whom, and how sure the numbers are."""
         data = about["data"]
         who = f"{data['examples']} studies of {data['patients']} patients, {data['split']} split of {data['name']}"
-        page = Page(title, f"{about['workdir']}, step {about['checkpoint']['step']}; {who}; intervals: {about['intervals']}")
+        page = Page(
+            title, f"{about['workdir']}, step {about['checkpoint']['step']}; {who}; intervals: {about['intervals']}"
+        )
         for note in data["notes"]:
             page.note(note)
         return page
@@ -100,7 +102,9 @@ def load_subject(name: str) -> Subject:
     for m in encoder.modalities:
         here, there = encoder.manifest.modality(m), manifest.modality(m)
         if (here.kind, here.names, here.rate) != (there.kind, there.names, there.rate):
-            raise UserError(f"modality {m!r} of {directory} differs in kind, names or rate from what the run was trained on")
+            raise UserError(
+                f"modality {m!r} of {directory} differs in kind, names or rate from what the run was trained on"
+            )
     options = {**encoder.config["data"], "dir": str(directory), "cache": False}
     config = DataConfig(**{k: v for k, v in options.items() if k in DataConfig.__dataclass_fields__})
     # Preprocessing is the run's own: its lab scaling and its tokenizer.

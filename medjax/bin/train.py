@@ -11,7 +11,9 @@ from medjax.errors import UserError
 from medjax.sharding import Processes
 from medjax.training import loop
 
-_CONFIG = config_flags.DEFINE_config_file("config", None, "Recipe: configs/NAME.py[:argument,key=value].", lock_config=True)
+_CONFIG = config_flags.DEFINE_config_file(
+    "config", None, "Recipe: configs/NAME.py[:argument,key=value].", lock_config=True
+)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; a run that is there is gone on with.")
 _STOP = flags.DEFINE_integer("stop_at_step", None, "Leave at this step, with a checkpoint, to go on later.")
 _COORDINATOR = flags.DEFINE_string("coordinator", "", "host:port of process 0; not needed on SLURM and TPU VMs.")

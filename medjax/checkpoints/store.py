@@ -95,7 +95,8 @@ class CheckpointStore:
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), self._stored(step))
         items = ocp.args.Composite(params=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-        found = self._open().restore(step, args=items)  # a manager of its own: one binds an item to one kind of restore
+        # A manager of its own: one binds an item to one kind of restore.
+        found = self._open().restore(step, args=items)
         return found["params"], found["meta"]
 
     def _stored(self, step: int) -> Any:

@@ -55,7 +55,9 @@ def build_dataset(source: Source, directory: Path, options: Options, report: Cal
     splits = assign(studies, options.splitting)
     writer = _Writer(source, directory, options)
     with _RejectionLog(directory / REJECTED, options.max_rejected_fraction, len(studies)) as rejections:
-        for done, (study, split, result) in enumerate(zip(studies, splits, _read_all(studies, options.workers), strict=True)):
+        for done, (study, split, result) in enumerate(
+            zip(studies, splits, _read_all(studies, options.workers), strict=True)
+        ):
             if not isinstance(result, UserError):
                 result = writer.add(result, split)
             if isinstance(result, UserError):
@@ -142,7 +144,11 @@ class _Writer:
                 _check_item(kind, modality, item)
                 record[f"{modality}/{i}"] = item
         key = self._options.id_key
-        for name, value in (("example", example.example_id), ("group", example.group_id), ("patient", example.patient_id)):
+        for name, value in (
+            ("example", example.example_id),
+            ("group", example.group_id),
+            ("patient", example.patient_id),
+        ):
             record[f"id/{name}"] = hash_id(value, key)
         record["time"] = np.array([example.time], np.float32)
         record["labels"] = np.array([example.labels.get(k, math.nan) for k in self._schema.labels], np.float32)

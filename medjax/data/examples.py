@@ -61,7 +61,10 @@ class Examples:
         texts = [decode_text(x) for m, t in self._transforms.items() if t.kind == "text" for x in raw[m]]
         known = ~np.isnan(record["labels"])
         row = {
-            "ids": {**{k: record[f"id/{k}"] for k in ("example", "group", "patient")}, "text": text_id("\n".join(texts))},
+            "ids": {
+                **{k: record[f"id/{k}"] for k in ("example", "group", "patient")},
+                "text": text_id("\n".join(texts)),
+            },
             "time": record["time"][0],
             "valid": np.bool_(True),
             "targets": {"labels": np.where(known, record["labels"], 0).astype(np.float32), "labels_mask": known},

@@ -113,7 +113,9 @@ def read(directory: str | Path) -> Manifest:
     directory = Path(directory)
     path = directory / FILE
     if not path.is_file():
-        raise UserError(f"no data set at {directory}: {FILE} is missing; make one with python -m medjax.bin.build_dataset")
+        raise UserError(
+            f"no data set at {directory}: {FILE} is missing; make one with python -m medjax.bin.build_dataset"
+        )
     try:
         raw: Mapping[str, Any] = json.loads(path.read_text())
     except ValueError as error:

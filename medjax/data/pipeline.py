@@ -24,8 +24,8 @@ from medjax.errors import UserError, check_choice
 class DataConfig:
     """dir: the data set. modalities: `{name: transform options}`, what is read of it. batch_size: global.
     max_items: items a study may bring per modality (views, sections); the rest are left out, at random in training.
-    max_invalid_fraction: share of unreadable examples in a batch beyond which training stops. threads: reading ahead; 0 reads
-    between steps. cache: keep decoded records in memory, for data sets that fit.
+    max_invalid_fraction: share of unreadable examples in a batch beyond which training stops. threads: reading ahead;
+    0 reads between steps. cache: keep decoded records in memory, for data sets that fit.
     """
 
     dir: str | None
@@ -72,7 +72,9 @@ class Dataset:
         info = self.manifest.splits[split]
         source = grain.sources.ArrayRecordDataSource([str(self.directory / s["file"]) for s in info.shards])
         if len(source) != info.examples:
-            raise UserError(f"{split} of {self.directory} holds {len(source)} records, its manifest says {info.examples}")
+            raise UserError(
+                f"{split} of {self.directory} holds {len(source)} records, its manifest says {info.examples}"
+            )
         return source
 
     def examples(self, split: str) -> Examples:

@@ -56,7 +56,9 @@ def load(folder: str | Path) -> tokenizers.Tokenizer:
     """
     path = Path(folder) / "tokenizer.json"
     if not path.is_file():
-        raise UserError(f"no tokenizer at {path}; give the folder of a Hugging Face fast tokenizer (with tokenizer.json)")
+        raise UserError(
+            f"no tokenizer at {path}; give the folder of a Hugging Face fast tokenizer (with tokenizer.json)"
+        )
     try:
         return tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:  # the Rust side raises plain Exception

@@ -50,7 +50,14 @@ def embed_batches(encode: Callable, batches: Iterable[Batch], label_names: Seque
     for batch in batches:
         encoded = encode(batch)
         labels = np.where(batch.targets["labels_mask"], batch.targets["labels"], np.nan)
-        row = (dict(encoded.pooled), dict(encoded.present), batch.ids["patient"], batch.ids["text"], labels, batch.valid)
+        row = (
+            dict(encoded.pooled),
+            dict(encoded.present),
+            batch.ids["patient"],
+            batch.ids["text"],
+            labels,
+            batch.valid,
+        )
         rows.append(jax.tree.map(np.asarray, row))
     pooled, present, patients, texts, labels, valid = jax.tree.map(lambda *x: np.concatenate(x), *rows)
     pooled, present = ({m: x[valid] for m, x in part.items()} for part in (pooled, present))

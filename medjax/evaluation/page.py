@@ -9,10 +9,12 @@ _CSS = """
 body{font:15px/1.5 system-ui,sans-serif;color:#1c1c1c;max-width:960px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em;margin-bottom:.2em} h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ddd}
 h3{font-size:1em;margin-top:1.4em}
-table{border-collapse:collapse;margin:.6em 0;font-size:.93em} th,td{padding:.25em .8em .25em 0;text-align:left;vertical-align:top}
+table{border-collapse:collapse;margin:.6em 0;font-size:.93em}
+th,td{padding:.25em .8em .25em 0;text-align:left;vertical-align:top}
 th{border-bottom:1px solid #888;font-weight:600} tr:nth-child(even) td{background:#f7f7f7}
 img{max-width:100%;height:auto} .note{background:#fff6e0;border-left:4px solid #e0a800;padding:.5em .9em;margin:.6em 0}
-.cards{display:flex;flex-wrap:wrap;gap:.7em} .card{border:1px solid #ddd;border-radius:4px;padding:.5em;width:220px;font-size:.82em}
+.cards{display:flex;flex-wrap:wrap;gap:.7em}
+.card{border:1px solid #ddd;border-radius:4px;padding:.5em;width:220px;font-size:.82em}
 .card.query{background:#eef4fb} .card.right{border-color:#2e8b57;border-width:2px} .small{color:#666;font-size:.85em}
 code{background:#f2f2f2;padding:0 .2em}
 """
@@ -49,7 +51,9 @@ class Page:
 
     def cards(self, cards: Sequence[tuple[str, str]]) -> None:
         """Boxes in a row: (CSS class, inner HTML already escaped)."""
-        self._parts.append('<div class="cards">' + "".join(f'<div class="card {c}">{x}</div>' for c, x in cards) + "</div>")
+        self._parts.append(
+            '<div class="cards">' + "".join(f'<div class="card {c}">{x}</div>' for c, x in cards) + "</div>"
+        )
 
     def append(self, other: "Page") -> None:
         """The body of another page, its title as a heading."""

@@ -7,9 +7,9 @@ import matplotlib
 import numpy as np
 
 matplotlib.use("Agg")
-from matplotlib import pyplot as plt  # noqa: E402  the backend must be chosen first
+from matplotlib import pyplot as plt
 
-from medjax.evaluation.bootstrap import Interval  # noqa: E402
+from medjax.evaluation.bootstrap import Interval
 
 _STYLE = {
     "font.size": 9,
@@ -56,7 +56,9 @@ def intervals(rows: Sequence[tuple[str, Interval]], chance: float | None, label:
         values = np.array([i.value for _, i in rows])
         low = np.array([i.low for _, i in rows])
         high = np.array([i.high for _, i in rows])
-        axis.hlines(y, np.where(np.isfinite(low), low, values), np.where(np.isfinite(high), high, values), color=_BLUE, lw=1.6)
+        axis.hlines(
+            y, np.where(np.isfinite(low), low, values), np.where(np.isfinite(high), high, values), color=_BLUE, lw=1.6
+        )
         axis.plot(values, y, "o", color=_BLUE, ms=4)
         if chance is not None:
             axis.axvline(chance, color=_RED, lw=1, ls="--", label="chance")
@@ -104,7 +106,9 @@ def learning_curve(steps: Sequence[int], loss: Sequence[float], validation: Sequ
         return _png(figure)
 
 
-def ecg_trace(signal_ct: np.ndarray, leads: Sequence[str], rate: float, shown: Sequence[str] = ("I", "II", "V2", "V5")) -> bytes:
+def ecg_trace(
+    signal_ct: np.ndarray, leads: Sequence[str], rate: float, shown: Sequence[str] = ("I", "II", "V2", "V5")
+) -> bytes:
     """A few leads of the first four seconds, float32[C, T] in mV."""
     chosen = [lead for lead in shown if lead in leads] or list(leads[:4])
     t = np.arange(min(signal_ct.shape[1], int(4 * rate))) / rate

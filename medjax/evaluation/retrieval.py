@@ -40,7 +40,10 @@ class RetrievalResult:
             "gallery": self.gallery,
             **{f"recall@{k}": v.as_dict() for k, v in self.recall.items()},
             "median_rank": self.median_rank.as_dict(),
-            "chance": {**{f"recall@{k}": v for k, v in self.chance_recall.items()}, "median_rank": self.chance_median_rank},
+            "chance": {
+                **{f"recall@{k}": v for k, v in self.chance_recall.items()},
+                "median_rank": self.chance_median_rank,
+            },
         }
 
 
@@ -55,7 +58,9 @@ def pairwise_retrieval(table: EmbeddingTable, replicates: int = REPLICATES) -> l
     return out
 
 
-def joint_retrieval(table: EmbeddingTable, target: str, scorer, query: tuple[str, ...] | None = None) -> RetrievalResult | None:
+def joint_retrieval(
+    table: EmbeddingTable, target: str, scorer, query: tuple[str, ...] | None = None
+) -> RetrievalResult | None:
     """Candidates of `target` by all other modalities (or these) together, over the studies that have all of them."""
     query = tuple(m for m in table.embeddings if m != target) if query is None else query
     part = table.where(table.all_present((*query, target)))
@@ -113,8 +118,10 @@ class StatementRetrieval:
         }
 
 
-def statement_retrieval(table: EmbeddingTable, finding: str, query: tuple[str, ...], prompts, scorer) -> StatementRetrieval | None:
-    """prompts: (positive float32[p, E], negative float32[q, E]); the score of a statement is the mean of its prompts."""
+def statement_retrieval(
+    table: EmbeddingTable, finding: str, query: tuple[str, ...], prompts, scorer
+) -> StatementRetrieval | None:
+    """prompts: (positive float32[p, E], negative float32[q, E]); a statement scores the mean of its prompts."""
     labels = table.labels[:, table.label_names.index(finding)]
     part = table.where(table.all_present(query) & ~np.isnan(labels))
     if len(part) < 2:

@@ -169,7 +169,9 @@ class Objective:
         names = tuple(self.modalities or sorted(embeddings))  # sorted, as jit sorts the keys of a dict
         absent = [m for m in names if m not in embeddings]
         if absent:
-            raise UserError(f"objective {self.name!r} has no embeddings of {absent[0]!r}; {suggest(absent[0], embeddings)}")
+            raise UserError(
+                f"objective {self.name!r} has no embeddings of {absent[0]!r}; {suggest(absent[0], embeddings)}"
+            )
         self.formula.check(names)
         return names
 

@@ -51,8 +51,8 @@ class Method(Protocol):
         """The tree of `init`'s parameters with a PartitionSpec of logical names in each leaf."""
 
     def encode(self, params: Params, state: State, batch: Batch, key: jax.Array | None, train: bool) -> Encoded:
-        """Encodes the modalities that the batch has, of any rows of it. With `key` the method's own randomness applies (masks, views), without
-        it the whole input is encoded; `train` switches dropout."""
+        """Encodes the modalities that the batch has, of any rows of it. With `key` the method's own randomness applies
+        (masks, views), without it the whole input is encoded; `train` switches dropout."""
 
     def objective(
         self, encoded: Encoded, params: Params, state: State, batch: Batch, key: jax.Array

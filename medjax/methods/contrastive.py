@@ -181,7 +181,9 @@ class Contrastive:
 
 def _make_term(key: str, options: Mapping[str, Any], modalities: tuple[str, ...]) -> _Term:
     known = {f.name for f in fields(TermConfig)}
-    config = build(TermConfig, {"name": key, **{k: v for k, v in options.items() if k in known}}, f"config.method.objectives.{key}")
+    config = build(
+        TermConfig, {"name": key, **{k: v for k, v in options.items() if k in known}}, f"config.method.objectives.{key}"
+    )
     own = {k: v for k, v in options.items() if k not in known}
     names = config.modalities or modalities
     for m in names:

@@ -12,8 +12,8 @@ import numpy as np
 from medjax.checkpoints import CheckpointStore
 from medjax.data import manifest as manifests
 from medjax.data.batch import Batch, Items
-from medjax.data.manifest import Finding, Manifest
 from medjax.data.examples import stack
+from medjax.data.manifest import Finding, Manifest
 from medjax.data.transforms import Transform, make_transforms
 from medjax.errors import UserError, suggest
 from medjax.methods import make_method
@@ -41,7 +41,9 @@ class Encoder:
     _encode: Callable
 
     @classmethod
-    def create(cls, method: Method, params: Any, transforms, manifest: Manifest, config, step: int | None = None) -> "Encoder":
+    def create(
+        cls, method: Method, params: Any, transforms, manifest: Manifest, config, step: int | None = None
+    ) -> "Encoder":
         """`dataclasses.replace(encoder, params=...)` shares what this one compiles."""
         encode = jax.jit(lambda params, batch: method.encode(params, {}, batch.only_valid(), None, False))
         return cls(method, params, transforms, manifest, config, step, encode)
@@ -96,7 +98,10 @@ class Encoder:
         """
         texts = sorted({p for f in findings.values() for p in (*f.positive, *f.negative)})
         rows = dict(zip(texts, self.embed({"text": texts})["text"], strict=True))
-        return {k: (np.stack([rows[p] for p in f.positive]), np.stack([rows[p] for p in f.negative])) for k, f in findings.items()}
+        return {
+            k: (np.stack([rows[p] for p in f.positive]), np.stack([rows[p] for p in f.negative]))
+            for k, f in findings.items()
+        }
 
 
 def _batch_of(modality: str, arrays: Sequence[Any]) -> Batch:
@@ -139,4 +144,3 @@ def _find(workdir: Path, checkpoint: str) -> tuple[CheckpointStore, int]:
     if step is None:
         raise UserError(f"the run at {workdir} has no sound {checkpoint} checkpoint")
     return store, step
-

@@ -50,7 +50,9 @@ class MaskedAutoencoder:
         towers = Towers.create(config.towers, specs)
         for m, module in towers.modules.items():
             if not hasattr(module, "patchify"):
-                raise UserError(f"config.method.towers.{m}: a masked autoencoder needs an encoder of patches (vit, ecg_vit)")
+                raise UserError(
+                    f"config.method.towers.{m}: a masked autoencoder needs an encoder of patches (vit, ecg_vit)"
+                )
         return cls(config, towers)
 
     @property

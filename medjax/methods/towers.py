@@ -29,7 +29,9 @@ class Towers:
             raise UserError("config.method.towers is empty; name an encoder for each modality")
         for name in towers:
             if name not in specs:
-                raise UserError(f"config.method.towers.{name}: config.data.modalities has no {name!r}; {suggest(name, specs)}")
+                raise UserError(
+                    f"config.method.towers.{name}: config.data.modalities has no {name!r}; {suggest(name, specs)}"
+                )
         return cls({m: make_tower(m, towers[m], specs[m]) for m in sorted(towers)})
 
     def init(self, key: jax.Array, batch: Batch) -> dict[str, Any]:

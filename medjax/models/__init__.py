@@ -39,7 +39,9 @@ def make_tower(modality: str, options: Mapping[str, Any], spec: Mapping[str, Any
     config_class, module, kind = TOWERS[options["name"]]
     if spec["kind"] != kind:
         valid = ", ".join(sorted(n for n, (*_, k) in TOWERS.items() if k == spec["kind"]))
-        raise UserError(f"{where}.name={options['name']!r} encodes {kind}, and {modality} is {spec['kind']}; valid: {valid}")
+        raise UserError(
+            f"{where}.name={options['name']!r} encodes {kind}, and {modality} is {spec['kind']}; valid: {valid}"
+        )
     options = {k: options[k] for k in options}
     if kind == "text":
         options["vocab_size"] = spec["vocab_size"]

@@ -45,8 +45,12 @@ class Bert(nn.Module):
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         tokens, length = value["tokens"], value["length"]
         if tokens.shape[1] > c.positions:
-            raise UserError(f"texts of {tokens.shape[1]} tokens exceed the text tower's positions={c.positions}; raise it")
-        words = nn.Embed(c.vocab_size, c.width, embedding_init=named(embed_init, "vocab", "embed"), name="words")(tokens)
+            raise UserError(
+                f"texts of {tokens.shape[1]} tokens exceed the text tower's positions={c.positions}; raise it"
+            )
+        words = nn.Embed(c.vocab_size, c.width, embedding_init=named(embed_init, "vocab", "embed"), name="words")(
+            tokens
+        )
         table = self.param("positions", named(embed_init, None, "embed"), (c.positions, c.width))
         x = words + jnp.broadcast_to(table[None, : tokens.shape[1]], words.shape)
         x = nn.LayerNorm(1e-12, name="norm")(x).astype(dtype)

@@ -1,6 +1,7 @@
 """Linen's logical partitioning, in one place: names on parameters and activations.
 
-`medjax.sharding` turns names into mesh axes. Names used: "batch", "tokens", "embed" (the residual stream), "heads", "mlp", "vocab", "patch", and None.
+`medjax.sharding` turns names into mesh axes. Names used: "batch", "tokens", "embed" (the residual stream), "heads",
+"mlp", "vocab", "patch", and None.
 """
 
 from collections.abc import Callable, Sequence

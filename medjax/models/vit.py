@@ -39,14 +39,18 @@ def image_patches(x_bhwc: jax.Array, patch: int) -> jax.Array:
     """[b, L, patch * patch * C]: the patches of pictures, row by row; within a patch rows, columns, channels."""
     height, width = x_bhwc.shape[1:3]
     if height % patch or width % patch:
-        raise UserError(f"a picture of {height}x{width} pixels does not divide into patches of {patch}; change size or patch")
+        raise UserError(
+            f"a picture of {height}x{width} pixels does not divide into patches of {patch}; change size or patch"
+        )
     return einops.rearrange(x_bhwc, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
 
 
 def ecg_patches(x_bct: jax.Array, patch: int) -> jax.Array:
     """[b, L, C * patch]: windows of all leads; within a window leads, then time."""
     if x_bct.shape[2] % patch:
-        raise UserError(f"an ECG of {x_bct.shape[2]} samples does not divide into patches of {patch}; change samples or patch")
+        raise UserError(
+            f"an ECG of {x_bct.shape[2]} samples does not divide into patches of {patch}; change samples or patch"
+        )
     return einops.rearrange(x_bct, "b c (l p) -> b l (c p)", p=patch)
 
 

@@ -1,6 +1,14 @@
 """Devices: the mesh, where parameters and batches lie on it, and several processes."""
 
-from medjax.sharding.mesh import BATCH_AXES, MeshConfig, batch_sharding, current_batch_axes, make_mesh, replicated, to_global
+from medjax.sharding.mesh import (
+    BATCH_AXES,
+    MeshConfig,
+    batch_sharding,
+    current_batch_axes,
+    make_mesh,
+    replicated,
+    to_global,
+)
 from medjax.sharding.processes import Processes, is_main
 from medjax.sharding.rules import ACTIVATION_RULES, describe, parameter_shardings
 

@@ -72,7 +72,11 @@ def parameter_shardings(abstract, logical, mesh: Mesh):
         spec, note = place(leaf.shape, tuple(names), mesh)
         size = leaf.size * leaf.dtype.itemsize
         parts = math.prod(mesh.shape[a] for a in spec if a)
-        table.append(Placement(jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, size, spec, size // parts, note))
+        table.append(
+            Placement(
+                jax.tree_util.keystr(path, simple=True, separator="/"), leaf.shape, size, spec, size // parts, note
+            )
+        )
         return NamedSharding(mesh, spec)
 
     shardings = jax.tree_util.tree_map_with_path(one, abstract, logical)
@@ -84,7 +88,9 @@ def describe(table: list[Placement], mesh: Mesh, limit: int = 12) -> str:
     whole = sum(p.bytes for p in table)
     held = sum(p.bytes_per_device for p in table)
     copied = sum(p.bytes for p in table if p.bytes_per_device == p.bytes) if mesh.size > 1 else 0
-    lines = [f"mesh {dict(mesh.shape)}; {len(table)} parameters, {whole / 2**20:.1f} MiB, {held / 2**20:.1f} MiB per device"]
+    lines = [
+        f"mesh {dict(mesh.shape)}; {len(table)} parameters, {whole / 2**20:.1f} MiB, {held / 2**20:.1f} MiB per device"
+    ]
     if mesh.size > 1:
         lines[0] += f", {copied / max(whole, 1):.1%} of the bytes replicated"
         for p in sorted(table, key=lambda p: -p.bytes)[:limit]:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -93,9 +92,7 @@ class Trainer:
             return
         batches = self._batches(start)
         progress = Progress(last, self._experiment.data.batch_size)
-        writer = MetricWriter(
-            self._workdir, self._experiment.resolved, self._experiment.train.wandb_project, is_main()
-        )
+        writer = MetricWriter(self._workdir, self._experiment.resolved, self._experiment.train.wandb_project, is_main())
         with contextlib.closing(writer):
             previous: tuple[int, dict[str, jax.Array]] | None = None
             for step in range(start + 1, last + 1):
@@ -127,7 +124,9 @@ class Trainer:
         every = self._steps[what]
         return step == last or bool(every and step % every == 0)
 
-    def _log(self, step: int, metrics: dict[str, jax.Array], writer: MetricWriter, progress: Progress, last: int) -> None:
+    def _log(
+        self, step: int, metrics: dict[str, jax.Array], writer: MetricWriter, progress: Progress, last: int
+    ) -> None:
         bad, invalid = int(metrics["train/bad_steps"]), 1 - float(metrics["train/valid_fraction"])
         if bad >= self._experiment.train.max_bad_steps:
             raise UserError(
@@ -159,7 +158,9 @@ class Trainer:
     def _keep_best(self, state: TrainState, step: int) -> None:
         name = self._experiment.train.best_metric
         if name not in self._validation:
-            raise UserError(f"config.train.best_metric={name!r} is not measured; there are {', '.join(self._validation)}")
+            raise UserError(
+                f"config.train.best_metric={name!r} is not measured; there are {', '.join(self._validation)}"
+            )
         value = self._validation[name] * (1 if name.endswith("loss") else -1)
         if self._best_value is None or value < self._best_value:
             self._best_value = value

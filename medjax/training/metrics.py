@@ -53,7 +53,9 @@ def _start_wandb(workdir: Path, config: Mapping[str, Any], project: str):
     try:
         import wandb
     except ImportError:
-        raise UserError("config.train.wandb_project needs the package wandb; pip install wandb, or leave it empty") from None
+        raise UserError(
+            "config.train.wandb_project needs the package wandb; pip install wandb, or leave it empty"
+        ) from None
     return wandb.init(project=project, dir=str(workdir), config=dict(config), id=workdir.name, resume="allow")
 
 

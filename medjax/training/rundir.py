@@ -44,7 +44,9 @@ def _check_same(experiment: Experiment, workdir: Path, dataset: Dataset) -> None
     now = json.loads(json.dumps(experiment.resolved))
     different = [k for k in differences(before, now) if not k.startswith(_FREE) and "_every_" not in k]
     if different:
-        raise UserError(f"{workdir} holds a run with another {', '.join(different)}; use the same, or another --workdir")
+        raise UserError(
+            f"{workdir} holds a run with another {', '.join(different)}; use the same, or another --workdir"
+        )
     if manifests.read(workdir).digest() != dataset.manifest.digest():
         raise UserError(f"{workdir} holds a run on other data than {dataset.directory}; use another --workdir")
 

@@ -33,7 +33,9 @@ class Validator:
     def __post_init__(self):
         self._step = make_validation_step(self.method, self.experiment.seed)
         dataset = self.dataset
-        self._encoder = Encoder.create(self.method, None, dataset.transforms, dataset.manifest, self.experiment.resolved)
+        self._encoder = Encoder.create(
+            self.method, None, dataset.transforms, dataset.manifest, self.experiment.resolved
+        )
 
     def __call__(self, state: TrainState) -> dict[str, float]:
         """`{"validation/loss": ..., "validation/macro_auroc": ..., "validation/recall@10": ...}`, without intervals.

@@ -41,7 +41,12 @@ def take_parameters(params: Any, source: Any, include: str) -> Any:
         raise UserError(f"config.warm_start.include={include!r} matches no parameter of both runs")
     unused = sorted(n for n in found if n not in taken)
     fresh = sorted(_name(p) for p, _ in jax.tree_util.tree_leaves_with_path(params) if _name(p) not in taken)
-    log.info("warm start: %d parameters taken; left in the source: %s; fresh here: %s", len(taken), _roots(unused), _roots(fresh))
+    log.info(
+        "warm start: %d parameters taken; left in the source: %s; fresh here: %s",
+        len(taken),
+        _roots(unused),
+        _roots(fresh),
+    )
     return out
 
 

@@ -36,7 +36,9 @@ def read_ecg(path: str | Path, rate: float, leads: tuple[str, ...] = LEADS) -> n
     bad = ~np.isfinite(signal)
     if bad.any():
         t, c = np.argwhere(bad)[0]
-        raise UserError(f"ECG {header} holds {bad.sum()} samples that are not numbers, the first in lead {leads[c]} at {t}")
+        raise UserError(
+            f"ECG {header} holds {bad.sum()} samples that are not numbers, the first in lead {leads[c]} at {t}"
+        )
     return _resample(signal, record.fs, rate).T.astype(np.float32)
 
 

@@ -17,7 +17,11 @@ from medjax.errors import UserError
 _CAPTIONS = {
     "pneumoniamnist": {
         "pneumonia": (
-            ("a chest x-ray of a child with pneumonia", "pediatric radiograph showing pneumonia", "pneumonia, lung opacity"),
+            (
+                "a chest x-ray of a child with pneumonia",
+                "pediatric radiograph showing pneumonia",
+                "pneumonia, lung opacity",
+            ),
             ("a normal chest x-ray of a child", "pediatric radiograph without pneumonia", "clear lungs, no pneumonia"),
         )
     },
@@ -47,7 +51,9 @@ class MedMNIST:
         """Pictures and captions."""
         notes = ["No patient ids: every picture counts as a patient of its own; intervals are over pictures."]
         if "test_images" not in self._arrays():
-            notes.append("No test file: the official validation split is the test split here, validation is cut from train.")
+            notes.append(
+                "No test file: the official validation split is the test split here, validation is cut from train."
+            )
         findings = {name: Finding(*captions, seen_in=("image",)) for name, captions in _CAPTIONS[self.dataset].items()}
         return Schema(
             name=self.dataset,

@@ -76,7 +76,8 @@ class Phantom:
             },
             labels=tuple(SEEN_IN),
             findings={
-                name: Finding(*PROMPTS[name], seen_in=seen_in, joint=len(seen_in) > 1) for name, seen_in in SEEN_IN.items()
+                name: Finding(*PROMPTS[name], seen_in=seen_in, joint=len(seen_in) > 1)
+                for name, seen_in in SEEN_IN.items()
             },
             synthetic=True,
             sensitive=False,
@@ -113,7 +114,11 @@ class Phantom:
             heart,
         )
         rhythm = HeartState(
-            rate, findings["atrial_fibrillation"], findings["bundle_branch_block"], findings["st_elevation"], reversed_arms
+            rate,
+            findings["atrial_fibrillation"],
+            findings["bundle_branch_block"],
+            findings["st_elevation"],
+            reversed_arms,
         )
         pixels, boxes = render_chest(chest, rng, self.size)
         where = {"pleural_effusion": place(effusion), "consolidation": place(consolidation, upper)}

@@ -42,8 +42,14 @@ PROMPTS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("inflammatory markers are normal", "crp is not raised"),
     ),
     "discordant_laterality": (
-        ("discordant laterality, picture and ecg contradict each other", "discordant sides, possible mix-up, contradict each other"),
-        ("concordant laterality throughout, consistent with one person", "concordant sides throughout, consistent with one person"),
+        (
+            "discordant laterality, picture and ecg contradict each other",
+            "discordant sides, possible mix-up, contradict each other",
+        ),
+        (
+            "concordant laterality throughout, consistent with one person",
+            "concordant sides throughout, consistent with one person",
+        ),
     ),
 }
 

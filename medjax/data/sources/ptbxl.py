@@ -48,7 +48,9 @@ class PTBXL:
     @property
     def schema(self) -> Schema:
         """ECG, report and demographics."""
-        findings = {name: Finding(positive, negative, seen_in=("ecg",)) for name, (positive, negative) in _PROMPTS.items()}
+        findings = {
+            name: Finding(positive, negative, seen_in=("ecg",)) for name, (positive, negative) in _PROMPTS.items()
+        }
         return Schema(
             name="ptbxl",
             source="PTB-XL, PhysioNet, doi 10.13026/kfzx-aw45",

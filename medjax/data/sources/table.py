@@ -85,7 +85,9 @@ class Table:
         rows = read_csv(self.path)
         check_columns(rows, self.columns.all(), self.path)
         if not self.schema.modalities:
-            raise UserError("a table needs at least one of --image_columns, --ecg_columns, --text_columns, --numeric_columns")
+            raise UserError(
+                "a table needs at least one of --image_columns, --ecg_columns, --text_columns, --numeric_columns"
+            )
         return [self._study(i, row) for i, row in enumerate(rows)]
 
     def _study(self, i: int, row: dict[str, str]) -> Study:

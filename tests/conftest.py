@@ -1,0 +1,45 @@
+"""Eight virtual CPU devices, strict shapes, and small data sets that several tests share."""
+
+import os
+import sys
+from pathlib import Path
+
+os.environ["JAX_PLATFORMS"] = "cpu"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
+sys.path.insert(0, str(Path(__file__).parent))
+
+import jax
+import numpy as np
+import pytest
+from absl import flags
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+flags.FLAGS.mark_as_parsed()
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def test_data() -> Path:
+    """The folder of real medical data; tests that need it skip where there is none."""
+    folder = os.environ.get("MEDJAX_TEST_DATA", "")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("MEDJAX_TEST_DATA does not name the folder of real test data")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def phantom_dir(tmp_path_factory) -> Path:
+    """A built phantom of 60 patients with pictures of 32 pixels. Read it, never write to it."""
+    from medjax.data.build import Options, build_dataset
+    from medjax.data.sources import Phantom
+
+    directory = tmp_path_factory.mktemp("phantom") / "data"
+    build_dataset(Phantom(patients=60, size=32), directory, Options(), lambda done, total: None)
+    return directory
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(0)
