@@ -12,7 +12,7 @@ def load(directory: str, checkpoint: str = "best"):
     from pathlib import Path
 
     if (Path(directory) / "medjax_export.json").is_file():
-        from medjax.convert.encoder import load_export
+        from medjax.methods.exported import load_export
 
         return load_export(directory)
     from medjax.methods.encoder import load_run

@@ -39,6 +39,19 @@ def phantom_dir(tmp_path_factory) -> Path:
     return directory
 
 
+@pytest.fixture(scope="session")
+def phantom_run(tmp_path_factory, phantom_dir) -> Path:
+    """The workdir of four steps of the tiny phantom recipe. Read it, never write to it."""
+    from medjax.bin.cli import load_config
+    from medjax.training import loop
+
+    config = load_config(f"{ROOT / 'configs' / 'phantom.py'}:tiny,steps=4")
+    config.data.dir, config.data.modalities.image.size = str(phantom_dir), 32
+    workdir = tmp_path_factory.mktemp("phantom_run") / "run"
+    loop.run(config, workdir)
+    return workdir
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Random numbers, the same in every run."""

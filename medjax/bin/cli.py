@@ -3,7 +3,7 @@
 import importlib.util
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from absl import app, flags
@@ -15,7 +15,7 @@ from medjax.errors import UserError, suggest
 
 def run(main: Callable[[], None]) -> None:
     """Parses the flags and calls `main`."""
-    absl_logging.set_verbosity(absl_logging.WARNING)  # JAX and Orbax narrate at INFO
+    absl_logging.set_verbosity(absl_logging.ERROR)  # Orbax narrates, and warns of its own metadata
     app.run(lambda _: _guarded(main), flags_parser=_parse)
 
 
@@ -43,7 +43,11 @@ def _check_config(argv: list[str]) -> None:
     Raises:
       UserError: no such file, a wrong argument after its colon, or an override of a key that the recipe lacks.
     """
-    given = dict(a.lstrip("-").split("=", 1) for a in argv[1:] if a.startswith("-") and "=" in a)
+    given = {}
+    for flag, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+        if flag.startswith("-"):
+            key, equals, value = flag.lstrip("-").partition("=")
+            given[key] = value if equals else following
     if "config" not in given or "config" not in flags.FLAGS:
         return
     config = load_config(given["config"])
@@ -72,7 +76,16 @@ def load_config(spec: str) -> ConfigDict:
     return module.get_config(argument) if argument else module.get_config()
 
 
+def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """A table on the console, columns aligned."""
+    table = [[str(x) for x in row] for row in (header, *rows)]
+    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
+    for row in table:
+        print("  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip())
+
+
 def _fail(error: object) -> None:
+    sys.stdout.flush()  # os._exit does not
     sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
     sys.stderr.flush()
     # A process that raised would wait for the others, and they for it: leave at once.

@@ -8,7 +8,7 @@ a linear probe that is given the training labels.
 from absl import flags
 
 from medjax.bin import cli
-from medjax.bin.evaluation import Subject, load_subject, print_table
+from medjax.bin.evaluation import Subject, load_subject
 from medjax.data.manifest import Finding
 from medjax.data.sources.table import read_prompts
 from medjax.errors import UserError
@@ -74,7 +74,7 @@ def _publish(
     }
     rows = _rows(result, control, probe)
     header = ("finding", "positives", "zero-shot AUROC", "untrained", "linear probe")
-    print_table(header, rows)
+    cli.print_table(header, rows)
     if gain:
         print(f"gain over the untrained encoder: {gain}: {verdict(gain)}")
     page = subject.page("Zero-shot findings", about)

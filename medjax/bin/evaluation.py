@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 
 import medjax
-from medjax.data import DataConfig, Dataset
+from medjax.data import Batch, DataConfig, Dataset
 from medjax.data import manifest as manifests
 from medjax.data.manifest import SPLITS
 from medjax.errors import UserError
@@ -38,8 +38,12 @@ class Subject:
 
     def table(self, split: str | None = None, encoder: Encoder | None = None) -> EmbeddingTable:
         """The embeddings of a split, by default the one asked for, by the encoder or another of the same run."""
-        batches = self.dataset.evaluation(split or self.split, _BATCH.value)
+        batches = self.batches(split or self.split)
         return embed_batches((encoder or self.encoder).encode, batches, self.dataset.manifest.labels)
+
+    def batches(self, split: str) -> Iterator[Batch]:
+        """The preprocessed examples of a split, in order."""
+        return self.dataset.evaluation(split, _BATCH.value)
 
     def untrained(self) -> Encoder:
         """The same encoder before training, as a control."""
@@ -111,11 +115,3 @@ def load_subject(name: str) -> Subject:
     dataset = Dataset(config, manifest, encoder.transforms, directory)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "evaluation" / name
     return Subject(encoder, dataset, _SPLIT.value, output)
-
-
-def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """A table on the console, columns aligned."""
-    table = [[str(x) for x in row] for row in (header, *rows)]
-    widths = [max(len(row[i]) for row in table) for i in range(len(table[0]))]
-    for row in table:
-        print("  ".join(x.ljust(w) for x, w in zip(row, widths, strict=True)).rstrip())

@@ -74,13 +74,14 @@ class CheckpointStore:
           UserError: the checkpoint is damaged, or holds other parameters than the configuration asks for.
         """
         self._check(step)
-        self._check_dtypes(step, params)
+        self._check_dtypes(step, "params", params)
+        self._check_dtypes(step, "rest", rest)
         items = {"params": ocp.args.StandardRestore(params), "rest": ocp.args.StandardRestore(rest)}
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(**items, meta=ocp.args.JsonRestore()))
         except ValueError as error:
             raise UserError(
-                f"checkpoint {self._directory / str(step)} does not fit the configuration, which must be that of the run: "
+                f"checkpoint {self._directory / str(step)} does not fit the configuration, which must be the run's: "
                 f"{' '.join(str(error).split())[:400]}"
             ) from None
         return found["params"], found["rest"], found["meta"]
@@ -93,25 +94,25 @@ class CheckpointStore:
         """
         self._check(step)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), self._stored(step))
+        target = jax.tree.map(
+            lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), self._stored(step, "params")
+        )
         items = ocp.args.Composite(params=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
         # A manager of its own: one binds an item to one kind of restore.
         found = self._open().restore(step, args=items)
         return found["params"], found["meta"]
 
-    def _stored(self, step: int) -> Any:
-        """Shape and dtype of every stored parameter."""
-        metadata = ocp.StandardCheckpointer().metadata(self._directory / str(step) / "params")
+    def _stored(self, step: int, item: str) -> Any:
+        """Shape and dtype of every stored array."""
+        metadata = ocp.StandardCheckpointer().metadata(self._directory / str(step) / item)
         return metadata.item_metadata.tree
 
-    def _check_dtypes(self, step: int, params: Any) -> None:
+    def _check_dtypes(self, step: int, item: str, target: Any) -> None:
         # Orbax casts silently where the dtypes differ.
-        stored = {jax.tree_util.keystr(p): x.dtype for p, x in jax.tree_util.tree_leaves_with_path(self._stored(step))}
-        for path, want in jax.tree_util.tree_leaves_with_path(params):
-            have = stored.get(jax.tree_util.keystr(path))
-            if have is not None and have != want.dtype:
-                name = jax.tree_util.keystr(path, simple=True, separator="/")
-                raise UserError(f"parameter {name} is {have} in the checkpoint and {want.dtype} in the configuration")
+        stored = _dtypes(self._stored(step, item))
+        for name, want in _dtypes(target).items():
+            if (have := stored.get(name)) is not None and have != want:
+                raise UserError(f"{item}/{name} is {have} in the checkpoint and {want} in the configuration")
 
     def steps(self) -> list[int]:
         """Steps that are on disk, sound or not."""
@@ -128,6 +129,12 @@ class CheckpointStore:
             raise UserError(f"no checkpoint {folder}; there are steps {self.steps() or 'none'}")
         if wrong := integrity.damage(folder):
             raise UserError(f"checkpoint {folder} is damaged ({wrong}); use another step of {self.steps()}")
+
+
+def _dtypes(tree: Any) -> dict[str, Any]:
+    """By path; a named tuple of the optimizer and the dict that is stored of it have the same paths."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): x.dtype for path, x in leaves}
 
 
 def _barrier(name: str) -> None:

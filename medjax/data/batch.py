@@ -32,8 +32,8 @@ class Batch:
     """B examples.
 
     items: `{modality: Items}`. ids: `{"example", "group", "patient", "text": uint32[B, 2]}`, 64-bit hashes, zero for
-    unknown; a group is a scan or study, text is the hash of the normalised report. time: float32[B], days. valid:
-    bool[B], false for padding and for examples that could not be read. targets: `{"labels": float32[B, K],
+    unknown; a group is a scan or study, text is the hash of the normalised report. time: float32[B], days, NaN unknown.
+    valid: bool[B], false for padding and for examples that could not be read. targets: `{"labels": float32[B, K],
     "labels_mask": bool[B, K], ...}`. row: int32[B], the row in the global batch, which random keys fold in.
     """
 

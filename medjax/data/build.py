@@ -50,6 +50,8 @@ def build_dataset(source: Source, directory: Path, options: Options, report: Cal
     """
     if (directory / FILE).exists():
         raise UserError(f"there is a data set at {directory} already; remove it or choose another --output")
+    if options.tokenizer:
+        tokenizer.load(options.tokenizer)  # before hours of reading, not after
     directory.mkdir(parents=True, exist_ok=True)
     studies = source.studies()
     splits = assign(studies, options.splitting)
@@ -137,6 +139,8 @@ class _Writer:
         return example
 
     def _record(self, example: Example) -> dict[str, np.ndarray]:
+        if not example.patient_id:
+            raise UserError("the patient is unknown; name the patient or drop the row")
         record = {}
         for modality, items in example.items.items():
             kind = self._schema.modalities[modality].kind

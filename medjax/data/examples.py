@@ -18,16 +18,18 @@ _MAX_LOGGED = 20
 class Examples:
     """The rows of a split, by record number.
 
-    max_items: `{modality: items a study may bring}`, by default one. cache: keep what `Transform.prepare` gives in
-    memory, so that a record is read and decoded once.
+    labels: how many the data set has. max_items: `{modality: items a study may bring}`, by default one. cache: keep
+    what `Transform.prepare` gives in memory, so that a record is read and decoded once.
     """
 
-    def __init__(self, source, transforms: Mapping[str, Transform], max_items: Mapping[str, int], cache: bool):
+    def __init__(
+        self, source, transforms: Mapping[str, Transform], labels: int, max_items: Mapping[str, int], cache: bool
+    ):
         self._source, self._transforms = source, transforms
         self._counts = {m: max_items.get(m, 1) for m in transforms}
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
         self._failures = 0
-        self._labels = decode(source[0])["labels"].shape
+        self._labels = (labels,)
 
     def __len__(self) -> int:
         return len(self._source)
@@ -46,7 +48,7 @@ class Examples:
         if self._cache is not None and record in self._cache:
             return self._cache[record]
         try:
-            prepared = self._prepare(decode(self._source[record]))
+            prepared = self._prepare(decode(self._read(record)))
         except UserError as error:
             self._failures += 1
             if self._failures <= _MAX_LOGGED:
@@ -55,6 +57,12 @@ class Examples:
         if self._cache is not None:
             self._cache[record] = prepared
         return prepared
+
+    def _read(self, record: int) -> bytes:
+        try:
+            return self._source[record]
+        except RuntimeError as error:  # ArrayRecord's own checksums
+            raise UserError(f"the shard is damaged: {error}") from None
 
     def _prepare(self, record: Mapping[str, np.ndarray]) -> dict[str, Any]:
         raw = {m: items_of(record, m) for m in self._transforms}

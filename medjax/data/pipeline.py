@@ -79,7 +79,8 @@ class Dataset:
 
     def examples(self, split: str) -> Examples:
         """The rows of a split by record number."""
-        return Examples(self.source(split), self.transforms, self.config.max_items, self.config.cache)
+        labels = len(self.manifest.labels)
+        return Examples(self.source(split), self.transforms, labels, self.config.max_items, self.config.cache)
 
     def train(self, seed: int, start: int, batch: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
         """Endless training batches of this process from global example `start`, a multiple of `batch`.

@@ -58,6 +58,8 @@ def _check_disjoint(studies: Sequence[Study], splits: Sequence[str]) -> None:
     seen: dict[str, str] = {}
     clashes = {}
     for study, split in zip(studies, splits, strict=True):
+        if not study.patient:
+            continue  # rejected when it is read
         if seen.setdefault(study.patient, split) != split:
             clashes[study.patient] = (seen[study.patient], split)
     if clashes:

@@ -21,13 +21,9 @@ def train(texts: Iterable[str], directory: Path, vocab_size: int, min_frequency:
     A word piece seen fewer than `min_frequency` times does not enter the vocabulary, so that rare words, names among
     them, do not either.
     """
-    tokenizer = tokenizers.Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(
-        vocab_size=vocab_size, min_frequency=min_frequency, special_tokens=list(_SPECIAL), show_progress=False
-    )
-    tokenizer.train_from_iterator(texts, trainer)
+    vocabulary = _learn(list(texts), vocab_size, min_frequency).get_vocab()
+    tokenizer = _untrained(models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(list(_SPECIAL))
     ends = [("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     folder = directory / FOLDER
@@ -39,6 +35,31 @@ def train(texts: Iterable[str], directory: Path, vocab_size: int, min_frequency:
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
     return tokenizer.get_vocab_size()
+
+
+def _untrained(model: models.Model) -> tokenizers.Tokenizer:
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _learn(texts: list[str], vocab_size: int, min_frequency: int) -> tokenizers.Tokenizer:
+    """A tokenizer with the same vocabulary in every process that is given the same texts."""
+    tokenizer = _untrained(models.WordPiece(unk_token="[UNK]"))
+    pieces = (tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)) for text in texts)
+    # The trainer numbers inner letters in the order of a randomly seeded hash map and breaks ties by number: without
+    # numbers given here every run would learn other pieces. The limit would drop letters at random where they tie.
+    inner = sorted({f"##{letter}" for text in pieces for word, _ in text for letter in word[1:]})
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=vocab_size,
+        min_frequency=min_frequency,
+        special_tokens=[*_SPECIAL, *inner],
+        limit_alphabet=2**20,
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer
 
 
 def adopt(source: str | Path, directory: Path) -> int:

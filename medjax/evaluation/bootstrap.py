@@ -1,6 +1,6 @@
 """Intervals by resampling patients, since studies of one patient are not independent."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -49,6 +49,14 @@ def summarise(values: np.ndarray) -> Interval:
         return Interval(float(values[0]), float("nan"), float("nan"))
     low, high = np.percentile(replicates, (2.5, 97.5))
     return Interval(float(values[0]), float(low), float(high))
+
+
+def average(values: Sequence[np.ndarray]) -> np.ndarray:
+    """float64[1 + r]: the mean of several metrics in each replicate, over those that have a value there."""
+    values_kr = np.stack(values)
+    known = np.isfinite(values_kr)
+    total, count = np.where(known, values_kr, 0.0).sum(0), known.sum(0)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def number_patients(ids: np.ndarray) -> np.ndarray:

@@ -55,10 +55,9 @@ class Page:
             '<div class="cards">' + "".join(f'<div class="card {c}">{x}</div>' for c, x in cards) + "</div>"
         )
 
-    def append(self, other: "Page") -> None:
-        """The body of another page, its title as a heading."""
-        self.heading(other._title)
-        self._parts += other._parts[1:]
+    def link(self, target: str, text: str) -> None:
+        """A paragraph that leads to another file; `target` is relative to the page."""
+        self._parts.append(f'<p><a href="{html.escape(target, quote=True)}">{html.escape(text)}</a></p>')
 
     def save(self, path: Path) -> None:
         """Writes the file."""

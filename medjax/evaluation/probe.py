@@ -4,16 +4,20 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import jax
 import numpy as np
+from sklearn.decomposition import PCA
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
+from medjax.data.batch import Batch
 from medjax.evaluation import metrics
-from medjax.evaluation.bootstrap import Interval, patient_weights, summarise
+from medjax.evaluation.bootstrap import Interval, average, number_patients, patient_weights, summarise
 from medjax.evaluation.embeddings import EmbeddingTable
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_COMPONENTS = 64
 
 
 @dataclass(frozen=True)
@@ -67,7 +71,7 @@ def linear_probe(splits: Mapping[str, Features], label_names: tuple[str, ...]) -
         auroc[name] = summarise(replicates[name])
     if not replicates:
         return ProbeResult({}, {}, None, None, skipped)
-    macro = np.nanmean(np.stack(list(replicates.values())), axis=0)
+    macro = average(list(replicates.values()))
     return ProbeResult(auroc, replicates, summarise(macro), macro, skipped)
 
 
@@ -78,7 +82,7 @@ def _fit(x: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], known: M
     choose = len(np.unique(truth)) == 2
     best, scores = -np.inf, None
     for strength in STRENGTHS:
-        model = LogisticRegression(C=strength, max_iter=300)
+        model = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=100)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(x["train"][train], labels["train"][train])
@@ -96,3 +100,41 @@ def joined_features(table: EmbeddingTable, modalities: Sequence[str]) -> Feature
     parts = [table.embeddings[m] * table.present[m][:, None] for m in modalities]
     parts += [table.present[m][:, None].astype(np.float32) for m in modalities]
     return Features(np.concatenate(parts, axis=1), table.labels, table.patients)
+
+
+def raw_features(splits: Mapping[str, Sequence[Batch]], modalities: Sequence[str]) -> dict[str, Features]:
+    """The preprocessed input itself as features: principal components, fitted on "train", of the mean over items.
+
+    The control that says what an encoder adds to the pixels, samples and values that it was given.
+    """
+    inputs = {k: [_flat(batches, m) for m in modalities] for k, batches in splits.items()}
+    reduced = {k: [] for k in splits}
+    for i in range(len(modalities)):
+        train = inputs["train"][i]
+        pca = PCA(min(_COMPONENTS, *train.shape), svd_solver="randomized", random_state=0).fit(train)
+        for k in splits:
+            reduced[k].append(pca.transform(inputs[k][i]))
+    out = {}
+    for k, batches in splits.items():
+        present = np.concatenate([_present(batches, m)[:, None] for m in modalities], axis=1)
+        x = np.concatenate([*reduced[k], present.astype(np.float32)], axis=1)
+        valid = np.concatenate([b.valid for b in batches])
+        labels = np.concatenate([np.where(b.targets["labels_mask"], b.targets["labels"], np.nan) for b in batches])
+        patients = np.concatenate([b.ids["patient"] for b in batches])
+        out[k] = Features(x, labels[valid], number_patients(patients[valid]))
+    return out
+
+
+def _flat(batches: Sequence[Batch], modality: str) -> np.ndarray:
+    """float32[n, D]: the input of the valid examples, averaged over items."""
+    rows = []
+    for b in batches:
+        items = b.items[modality]
+        leaves = [np.asarray(x, np.float32).reshape(*items.mask.shape, -1) for x in jax.tree.leaves(items.value)]
+        weight = items.mask[..., None] / np.maximum(items.mask.sum(1), 1)[:, None, None]
+        rows.append((np.concatenate(leaves, axis=2) * weight).sum(axis=1)[b.valid])
+    return np.concatenate(rows)
+
+
+def _present(batches: Sequence[Batch], modality: str) -> np.ndarray:
+    return np.concatenate([b.items[modality].present[b.valid] for b in batches])

@@ -7,7 +7,7 @@ import numpy as np
 
 from medjax.data.manifest import Finding
 from medjax.evaluation import metrics
-from medjax.evaluation.bootstrap import REPLICATES, Interval, patient_weights, summarise
+from medjax.evaluation.bootstrap import REPLICATES, Interval, average, patient_weights, summarise
 from medjax.evaluation.embeddings import EmbeddingTable
 
 RULE = "difference of the mean logits of positive and negative prompts"
@@ -69,27 +69,31 @@ def zero_shot(
     """AUROC of every finding from all modalities but text, and from each of them alone.
 
     prompts: `{finding: (positive float32[p, E], negative float32[q, E])}`. scorer: see `Method.scorer`. A study counts
-    for a finding if its label is known and the modalities that show the finding are present (any, if unknown).
+    for a finding if its label is known and the modalities that show it are present (any, if unknown). A finding is
+    skipped, and says why, where no study or no counterexample has it, or a modality that shows it is not embedded.
     """
     weights = patient_weights(table.patients, replicates)
     results = [_one(table, name, findings[name], prompts[name], scorer, weights) for name in prompts]
     values = [f.replicates for f in results if f.replicates is not None and not f.joint]
     if not values:
         return ZeroShot(results, None, None)
-    macro = np.nanmean(np.stack(values), axis=0)
+    macro = average(values)
     return ZeroShot(results, summarise(macro), macro)
 
 
 def _one(table: EmbeddingTable, name: str, finding: Finding, prompts, scorer, weights: np.ndarray) -> FindingResult:
     queries = [m for m in table.embeddings if m != "text"]
     labels = table.labels[:, table.label_names.index(name)]
+    lacking = [m for m in finding.seen_in if m not in queries]
     shown = [m for m in finding.seen_in if m in queries]
     there = table.all_present(shown) if shown else np.any([table.present[m] for m in queries], axis=0)
     counted = there & ~np.isnan(labels)
     scores = _score(table, queries, prompts, scorer)
     positives, negatives = int((labels[counted] == 1).sum()), int((labels[counted] == 0).sum())
-    if not positives or not negatives:
+    if lacking or not positives or not negatives:
         why = f"no {'positive' if not positives else 'negative'} example in the split"
+        if lacking:
+            why = f"it shows in {' and '.join(lacking)}, which the encoder does not have"
         return FindingResult(name, finding.joint, positives, negatives, scores, counted, None, None, {}, why)
     values = metrics.auroc(scores[counted], labels[counted] == 1, weights[:, counted])
     alone = {}

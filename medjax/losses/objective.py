@@ -124,11 +124,11 @@ class Objective:
         """
         names = self._names(embeddings)
         inputs = Inputs(
-            embeddings={m: embeddings[m] for m in names},
-            present={m: _all_present(embeddings[m]) if present is None else present[m] for m in names},
+            embeddings={m: jnp.asarray(embeddings[m]) for m in names},
+            present={m: _all_present(embeddings[m]) if present is None else jnp.asarray(present[m]) for m in names},
             logit_scale=jnp.asarray(logit_scale, jnp.float32),
             logit_bias=None if logit_bias is None else jnp.asarray(logit_bias, jnp.float32),
-            ids=ids,
+            ids=None if ids is None else {k: jnp.asarray(x) for k, x in ids.items()},
             targets=targets,
             key=key,
             axis_name=axis_name,

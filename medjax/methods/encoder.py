@@ -17,7 +17,7 @@ from medjax.data.manifest import Finding, Manifest
 from medjax.data.transforms import Transform, make_transforms
 from medjax.errors import UserError, suggest
 from medjax.methods import make_method
-from medjax.methods.base import Encoded, Method
+from medjax.methods.base import Encoded, Method, Scorer
 
 CONFIG = "config.json"
 # Checkpoint name -> folder of a run. "untrained" holds the random parameters before any warm start, as a control.
@@ -52,6 +52,10 @@ class Encoder:
     def modalities(self) -> tuple[str, ...]:
         """Those it can embed."""
         return self.method.modalities
+
+    def scorer(self) -> Scorer | None:
+        """How well a candidate completes other modalities, as the method learnt it; None where it has no such notion."""
+        return self.method.scorer(self.params)
 
     def encode(self, batch: Batch) -> Encoded:
         """The embeddings of a preprocessed batch; modalities without an encoder are left out."""

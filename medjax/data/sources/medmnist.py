@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -75,7 +76,9 @@ class MedMNIST:
         for split, key in _KEYS.items():
             if f"{key}_images" not in arrays:
                 continue
-            images, labels = arrays[f"{key}_images"], arrays[f"{key}_labels"].reshape(-1)
+            images, labels = arrays[f"{key}_images"], arrays.get(f"{key}_labels", np.zeros(0)).reshape(-1)
+            if images.dtype != np.uint8:
+                raise UserError(f"{self.path} has {key} images of type {images.dtype}; they must be uint8")
             if len(images) != len(labels):
                 raise UserError(f"{self.path} has {len(images)} {key} images and {len(labels)} labels")
             names = np.array([split] * len(images), dtype="<U10")
@@ -94,7 +97,7 @@ class MedMNIST:
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 out = {k: arrays[k] for k in arrays.files}
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, BadZipFile) as error:
             raise UserError(f"{self.path} is no .npz of plain arrays: {error}") from None
         if "train_images" not in out or "train_labels" not in out:
             raise UserError(f"{self.path} lacks train_images and train_labels; it holds {', '.join(out)}")

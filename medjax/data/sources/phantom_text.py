@@ -1,4 +1,7 @@
-"""Reports and prompts of the phantom, in varied wording. The words never name what only two modalities tell."""
+"""Reports and prompts of the phantom, in varied wording.
+
+A report says whether the sides of picture and ECG agree, and never which side either of them shows.
+"""
 
 import numpy as np
 

@@ -93,14 +93,14 @@ class Table:
     def _study(self, i: int, row: dict[str, str]) -> Study:
         c = self.columns
         name = row[c.example] if c.example else f"row {i + 2}"
-        patient = row[c.patient] if c.patient else name
+        patient = row[c.patient].strip() if c.patient else name
         split = row[c.split].strip().lower() if c.split else None
         split = _SPLIT_NAMES.get(split, split)
         return Study(name, patient, split, partial(self._read, name, patient, row))
 
     def _read(self, name: str, patient: str, row: dict[str, str]) -> Example:
         c, folder = self.columns, self.path.parent
-        if not patient.strip():
+        if not patient:
             raise UserError(f"column {c.patient!r} is empty; name the patient or drop the row")
         items = {
             "image": [read_encoded(_inside(folder, row[k])) for k in c.image if row[k].strip()],

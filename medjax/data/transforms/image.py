@@ -77,7 +77,7 @@ class ImageTransform:
         if isinstance(value, Image.Image):
             return encode_png(np.asarray(value.convert("RGB" if self.config.channels == 3 else "L")))
         value = np.asarray(value)
-        if value.dtype != np.uint8 or value.ndim not in (2, 3):
+        if value.dtype != np.uint8 or not (value.ndim == 2 or (value.ndim == 3 and value.shape[2] == 3)):
             raise UserError(
                 f"an image must be a path or uint8[H, W] or uint8[H, W, 3], got {value.dtype}{list(value.shape)}"
             )

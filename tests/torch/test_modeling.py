@@ -1,0 +1,198 @@
+"""Every PyTorch module computes what its Flax module computes, on random weights, to float32 rounding."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from medjax.convert.architecture import FORMAT, architecture
+from medjax.convert.rules import to_torch
+from medjax.convert.tables import encoder_rules
+from medjax.data.batch import Batch, Items
+from medjax.methods import make_method
+
+# A folder of tests is named torch too, and would pass for the package where that is missing.
+pytest.importorskip("torch.nn")
+torch = pytest.importorskip("torch")
+modeling = pytest.importorskip("medjax.torch.modeling")
+
+SMALL = dict(width=16, depth=2, heads=4)
+LEADS, TESTS, LENGTH, VOCABULARY = 3, 5, 7, 30
+SPECS = {
+    "image": {"kind": "image", "size": 8, "channels": 3},
+    "ecg": {"kind": "ecg", "leads": list("abc"), "rate": 100.0},
+    "labs": {"kind": "labs", "names": list("abcde")},
+    "text": {"kind": "text", "vocab_size": VOCABULARY, "length": LENGTH},
+}
+# Both ways to pool, heads with and without a hidden layer, a bias and normalisation.
+TOWERS = {
+    "image": dict(name="vit", patch=4, pool="cls", **SMALL),
+    "ecg": dict(name="ecg_vit", patch=5, pool="mean", mlp_ratio=2.5, **SMALL),
+    "labs": dict(name="mlp", hidden=(12, 16)),
+    "text": dict(name="bert", positions=9, pool="mean", **SMALL),
+}
+HEADS = {
+    "image": dict(hidden=20, centre=True),
+    "ecg": dict(),
+    "labs": dict(centre=True, normalise=False),
+    "text": dict(hidden=8),
+}
+OPTIONS = dict(name="contrastive", towers=TOWERS, heads=HEADS, embed_dim=6, objectives=dict(info_nce={}, symile={}))
+TOLERANCE = 1e-5  # float32, features of unit size, two blocks
+
+
+def _batch(rng, n=4, items=3):
+    """Studies of one to three items in any place; the last study has none. Texts have one to LENGTH tokens."""
+    values = {
+        "image": rng.normal(size=(n, items, 8, 8, 3)).astype(np.float32),
+        "ecg": rng.normal(size=(n, items, LEADS, 20)).astype(np.float32),
+        "labs": {
+            "value": rng.normal(size=(n, items, TESTS)).astype(np.float32),
+            "observed": rng.integers(0, 2, (n, items, TESTS)).astype(np.float32),
+        },
+        "text": {
+            "tokens": rng.integers(0, VOCABULARY, (n, items, LENGTH)).astype(np.int32),
+            "length": rng.integers(1, LENGTH + 1, (n, items)).astype(np.int32),
+        },
+    }
+    mask = rng.random((n, items)) < 0.6
+    mask[0], mask[1], mask[-1] = True, [False, True, False], False
+    filled = {m: Items(value, mask) for m, value in values.items()}
+    return Batch(filled, {}, np.zeros(n, np.float32), np.ones(n, bool), {}, np.arange(n, dtype=np.int32))
+
+
+def _random(params, rng):
+    """No weight keeps an initial value, zeros and ones least of all."""
+    return jax.tree.map(lambda x: np.asarray(x + 0.1 * rng.normal(size=x.shape), np.float32), params)
+
+
+def _both(options, rng, batch):
+    """`(method, params, PyTorch encoder)` with the same random weights."""
+    specs = {m: SPECS[m] for m in options["towers"]}
+    method = make_method(options, specs)
+    params = _random(method.init(jax.random.key(0), batch)[0], rng)
+    params.pop("decoders", None)
+    towers = {m: module.config for m, module in method.towers.modules.items()}
+    heads = {m: method.config.heads[m] for m in params.get("heads", {})}
+    encoder = modeling.Encoder(architecture(towers, heads, params, specs), specs)
+    shapes = {k: tuple(v.shape) for k, v in encoder.state_dict().items()}
+    state = to_torch(params, encoder_rules({m: c.name for m, c in towers.items()}), shapes)
+    encoder.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
+    return method, params, encoder.eval()
+
+
+def _encode(encoder, batch, modality):
+    items = batch.items[modality]
+    return encoder.encode(modality, items.value, items.mask).detach().numpy()
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+@pytest.mark.parametrize("modality", ["image", "ecg", "text"])
+def test_each_transformer_equals_flax(modality, pool, rng):
+    batch = _batch(rng)
+    towers = {modality: {**TOWERS[modality], "pool": pool}}
+    heads = {modality: HEADS[modality]}
+    options = dict(name="contrastive", towers=towers, heads=heads, embed_dim=6, objectives=dict(info_nce={}))
+    towers["labs"], heads["labs"] = TOWERS["labs"], HEADS["labs"]
+    method, params, encoder = _both(options, rng, batch)
+    features = method.towers.apply(params["towers"], modality, batch, None, False).pooled
+    value = batch.items[modality].value
+    flat = jax.tree.map(lambda x: torch.from_numpy(x.reshape(-1, *x.shape[2:])), value)
+    found = encoder.towers[modality](flat).detach().numpy()
+    np.testing.assert_allclose(found, features, atol=TOLERANCE)
+
+
+def test_embeddings_of_several_items_equal_jax(rng):
+    batch = _batch(rng)
+    method, params, encoder = _both(OPTIONS, rng, batch)
+    pooled = method.encode(params, {}, batch, None, False).pooled
+    for m in method.modalities:
+        np.testing.assert_allclose(_encode(encoder, batch, m), pooled[m], atol=TOLERANCE, err_msg=m)
+
+
+def test_masked_autoencoder_exports_pooled_features(rng):
+    batch = _batch(rng)
+    towers = {m: TOWERS[m] for m in ("image", "ecg")}
+    method, params, encoder = _both(dict(name="masked_autoencoder", towers=towers), rng, batch)
+    pooled = method.encode(params, {}, batch, None, False).pooled
+    for m in towers:
+        np.testing.assert_allclose(_encode(encoder, batch, m), pooled[m], atol=TOLERANCE, err_msg=m)
+
+
+def test_padding_and_masked_items_change_nothing(rng):
+    batch = _batch(rng)
+    _, _, encoder = _both(OPTIONS, rng, batch)
+    value, mask = batch.items["text"].value, batch.items["text"].mask
+    padding = np.arange(LENGTH) >= value["length"][..., None]
+    other = np.where(padding | ~mask[..., None], (value["tokens"] + 1) % VOCABULARY, value["tokens"])
+    assert (other != value["tokens"]).any()
+    before = encoder.encode("text", value, mask).detach().numpy()
+    after = encoder.encode("text", {"tokens": other, "length": value["length"]}, mask).detach().numpy()
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_a_study_without_items_is_zero_and_others_are_unit(rng):
+    batch = _batch(rng)
+    _, _, encoder = _both(OPTIONS, rng, batch)
+    found = np.linalg.norm(_encode(encoder, batch, "text"), axis=1)
+    there = batch.items["text"].mask.any(1)
+    np.testing.assert_allclose(found, there, atol=1e-5)
+
+
+def test_one_item_needs_no_mask(rng):
+    batch = _batch(rng)
+    _, _, encoder = _both(OPTIONS, rng, batch)
+    value = batch.items["image"].value
+    alone = encoder.encode("image", value[:, 0]).detach().numpy()
+    masked = encoder.encode("image", value[:, :1], np.ones((len(value), 1), bool)).detach().numpy()
+    np.testing.assert_array_equal(alone, masked)
+
+
+def test_logit_scales_are_exponentials_of_the_parameters(rng):
+    batch = _batch(rng)
+    _, params, encoder = _both(OPTIONS, rng, batch)
+    for term, scale in encoder.logit_scales.items():
+        assert scale == pytest.approx(float(np.exp(params["objectives"][term]["log_scale"])), rel=1e-6)
+    assert encoder.logit_scales.keys() == {"info_nce", "symile"}
+
+
+def test_gradients_reach_every_weight_of_a_tower(rng):
+    batch = _batch(rng)
+    _, _, encoder = _both(OPTIONS, rng, batch)
+    items = batch.items["text"]
+    encoder.encode("text", items.value, items.mask)[:3, 0].sum().backward()
+    grads = {k: p.grad for k, p in encoder.towers["text"].named_parameters()}
+    # A bias of the keys shifts all logits of a row alike, which softmax does not see.
+    assert all(g is not None and (g.abs().max() > 0 or ".key.bias" in k) for k, g in grads.items())
+    assert all(p.grad is None for p in encoder.towers["image"].parameters())
+
+
+def test_dropout_of_the_configuration_acts_in_training_only(rng):
+    batch = _batch(rng)
+    towers = {"text": {**TOWERS["text"], "dropout": 0.5}, "labs": TOWERS["labs"]}
+    heads = {m: HEADS[m] for m in towers}
+    options = dict(name="contrastive", towers=towers, heads=heads, embed_dim=6, objectives=dict(info_nce={}))
+    _, _, encoder = _both(options, rng, batch)
+    fixed = _encode(encoder, batch, "text")
+    np.testing.assert_array_equal(_encode(encoder, batch, "text"), fixed)
+    assert not np.allclose(_encode(encoder.train(), batch, "text"), fixed, atol=1e-3)
+
+
+def test_unknown_modality_names_the_known_ones(rng):
+    _, _, encoder = _both(OPTIONS, rng, _batch(rng))
+    with pytest.raises(ValueError, match=r"no modality 'mri'.*image"):
+        encoder.encode("mri", np.zeros((1, 2)))
+
+
+def test_both_sides_name_the_same_format():
+    assert modeling.FORMAT == FORMAT
+
+
+def test_all_options_of_the_encoders_are_known_to_pytorch():
+    from medjax.models import TOWERS as MODELS
+
+    known = {"name", "vocab_size", "positions", "width", "depth", "heads", "mlp_ratio", "dropout", "pool", "dtype"}
+    known |= {"patch", "hidden"}
+    for config, *_ in MODELS.values():
+        assert {f.name for f in dataclasses.fields(config)} <= known
