@@ -64,7 +64,7 @@ def to_dict(config: Mapping[str, Any] | ml_collections.ConfigDict) -> dict[str, 
     """A plain nested dict, as it is written to config.json."""
     if isinstance(config, ml_collections.ConfigDict):
         config = config.to_dict()
-    return {k: to_dict(v) if isinstance(v, Mapping) else v for k, v in config.items()}
+    return {k: to_dict(v) if isinstance(v, Mapping | ml_collections.ConfigDict) else v for k, v in config.items()}
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:

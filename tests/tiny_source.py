@@ -34,10 +34,10 @@ class TinySource:
         return self.given
 
 
-def study(name: str, split: str | None, patient: str = "", text: str = "a report", **items) -> Study:
+def study(name: str, split: str | None, patient: str = "", words: str = "a report", **items) -> Study:
     """A readable study; `items` replaces its raw items by modality."""
     patient = patient or f"patient of {name}"
-    raw = {"labs": [np.array([len(name), 1.0], np.float32)], "text": [encode_text(text)], **items}
+    raw = {"labs": [np.array([len(name), 1.0], np.float32)], "text": [encode_text(words)], **items}
     return Study(name, patient, split, lambda: Example(name, patient, raw, labels={"sick": 1.0}))
 
 

@@ -44,7 +44,7 @@ def _check_config(argv: list[str]) -> None:
       UserError: no such file, a wrong argument after its colon, or an override of a key that the recipe lacks.
     """
     given = {}
-    for flag, following in zip(argv[1:], [*argv[2:], ""], strict=True):
+    for flag, following in zip(argv[1:], [*argv[2:], ""], strict=False):
         if flag.startswith("-"):
             key, equals, value = flag.lstrip("-").partition("=")
             given[key] = value if equals else following

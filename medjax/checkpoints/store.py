@@ -104,8 +104,7 @@ class CheckpointStore:
 
     def _stored(self, step: int, item: str) -> Any:
         """Shape and dtype of every stored array."""
-        metadata = ocp.StandardCheckpointer().metadata(self._directory / str(step) / item)
-        return metadata.item_metadata.tree
+        return ocp.PyTreeCheckpointHandler().metadata(self._directory / str(step) / item).tree
 
     def _check_dtypes(self, step: int, item: str, target: Any) -> None:
         # Orbax casts silently where the dtypes differ.

@@ -64,10 +64,11 @@ encoder = Encoder.from_pretrained(".")
 
 ## Agreement
 
-The largest absolute difference from the embeddings that JAX computes in float32 was **{check["max_abs_difference"]:.1e}**
-(limit {check["tolerance"]:.0e}), over {check["examples"]} studies from preprocessed arrays, absent modalities among them,
-and {check["raw_inputs"]} raw inputs through the preprocessing. Weights are float32. An encoder trained with bfloat16
-computes in float32 here, and may differ from the training run by bfloat16's rounding.
+The largest absolute difference from the embeddings that JAX computes in float32 was
+**{check["max_abs_difference"]:.1e}** (limit {check["tolerance"]:.0e}), over {check["examples"]} studies from
+preprocessed arrays, absent modalities among them, and {check["raw_inputs"]} raw inputs through the preprocessing.
+Weights are float32. An encoder trained with bfloat16 computes in float32 here, and may differ from the training run by
+bfloat16's rounding.
 
 ## Use and limits
 

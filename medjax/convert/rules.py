@@ -69,9 +69,7 @@ def to_torch(
     return _convert(flatten(params), rules, Rule.torch_key, shapes, "PyTorch model")
 
 
-def to_flax(
-    state: Mapping[str, Any], rules: Sequence[Rule], shapes: Mapping[str, Sequence[int]]
-) -> dict[str, Any]:
+def to_flax(state: Mapping[str, Any], rules: Sequence[Rule], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """The Flax tree of a PyTorch state, float32.
 
     state: `{key: array}`. shapes: `{path: shape}` of the tree that is wanted, as `flatten` names its leaves.

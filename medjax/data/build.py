@@ -12,7 +12,7 @@ import numpy as np
 
 from medjax.data import tokenizer
 from medjax.data.ids import hash_id
-from medjax.data.manifest import FILE, SPLITS, Manifest, Split
+from medjax.data.manifest import FILE, SPLITS, Manifest, Split, read
 from medjax.data.records import Example, ShardWriter, decode_text, encode
 from medjax.data.sources.base import Source, Study
 from medjax.data.splits import Splitting, assign
@@ -67,7 +67,7 @@ def build_dataset(source: Source, directory: Path, options: Options, report: Cal
             report(done + 1, len(studies))
     manifest = replace(writer.finish(), rejected=rejections.count)
     manifest.save(directory)
-    return manifest
+    return read(directory)  # as everyone will see it: JSON turns a rate of 100 into 100.0, and the digest with it
 
 
 def _read_one(study: Study) -> Example | UserError:

@@ -32,6 +32,8 @@ def in_float32(encoder: Encoder) -> Encoder:
     """The same encoder, computing in float32 throughout: what an export holds."""
     options = encoder.config["method"]
     towers = {m: t | {"dtype": "float32"} if "dtype" in t else t for m, t in options["towers"].items()}
+    if towers == options["towers"]:
+        return encoder
     config = {**encoder.config, "method": {**options, "towers": towers}}
     method = make_method(config["method"], {m: t.spec() for m, t in encoder.transforms.items()})
     return Encoder.create(method, encoder.params, encoder.transforms, encoder.manifest, config, encoder.step)

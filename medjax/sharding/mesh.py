@@ -32,11 +32,11 @@ class MeshConfig:
           UserError: the sizes do not multiply to the number of devices.
         """
         replica, fsdp, tensor = self.replica, self.fsdp, max(self.tensor, 1)
-        rest = devices // tensor
+        rest = max(devices // tensor, 1)
         if not fsdp and not replica:
             fsdp = math.gcd(rest, _MAX_FSDP) if rest > _MAX_FSDP else rest
-        fsdp = fsdp or rest // replica
-        replica = replica or rest // fsdp
+        fsdp = fsdp or max(rest // replica, 1)
+        replica = replica or max(rest // fsdp, 1)
         if replica * fsdp * tensor != devices:
             raise UserError(
                 f"config.mesh asks for {replica} x {fsdp} x {tensor} (replica x fsdp x tensor) devices and there are "

@@ -8,6 +8,7 @@ N items a study, L tokens, D width, E embedding, C channels or leads, T samples.
 """
 
 import io
+import itertools
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,7 +81,7 @@ class VisionTransformer(nn.Module):
         self.norm = nn.LayerNorm(c["width"], 1e-6)
 
     def patchify(self, x: Tensor) -> Tensor:
-        """[b, L, P]: within a patch of a picture rows, columns, channels; within a window of an ECG leads, then time."""
+        """[b, L, P]: within a patch of a picture rows, columns, channels; in a window of an ECG leads, then time."""
         if self.name == "vit":
             rows = x.unflatten(1, (-1, self.patch)).unflatten(3, (-1, self.patch))  # b, h, p, w, q, C
             return rows.transpose(2, 3).flatten(3).flatten(1, 2)
@@ -124,7 +125,7 @@ class TabularMlp(nn.Module):
     def __init__(self, c: Mapping[str, Any]):
         super().__init__()
         widths = (c["inputs"], *c["hidden"])
-        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(nn.Linear(i, o) for i, o in itertools.pairwise(widths))
         self.dropout = nn.Dropout(c["dropout"])
 
     def forward(self, value: Mapping[str, Tensor]) -> Tensor:
@@ -284,7 +285,7 @@ class Encoder(nn.Module):
     @property
     def logit_scales(self) -> dict[str, float]:
         """The learnt multiplier of the similarities, by objective."""
-        return {k: float(v.exp()) for k, v in self.log_scales.items()}
+        return {k: float(v.detach().exp()) for k, v in self.log_scales.items()}
 
     def preprocess(self, modality: str, value: Any) -> Any:
         """A raw input as the array, or dict of arrays, that `encode` takes rows of; see the `prepare_*` functions."""

@@ -44,7 +44,6 @@ def test_two_workers_build_the_same_bytes_as_one(phantom_dir, tmp_path):
     assert again.digest() == manifests.load(phantom_dir).digest()
     for name in (f"{split}-00000.array_record" for split in SPLITS):
         assert (tmp_path / "d" / name).read_bytes() == (phantom_dir / name).read_bytes()
-    # The workers are processes of their own, and so is the seed of their hash maps.
     assert digest(tmp_path / "d" / tokenizer.FOLDER) == digest(phantom_dir / tokenizer.FOLDER)
 
 
@@ -134,7 +133,7 @@ def test_a_split_of_rejected_studies_alone_is_named(tmp_path):
 def test_a_data_set_is_never_overwritten(tmp_path):
     build(good(), tmp_path)
     before = (tmp_path / manifests.FILE).read_bytes()
-    with pytest.raises(UserError, match="there is a data set at .* already"):
+    with pytest.raises(UserError, match=r"there is a data set at .* already"):
         build(good(7), tmp_path)
     assert (tmp_path / manifests.FILE).read_bytes() == before
 
@@ -178,7 +177,7 @@ def test_a_test_that_no_one_had_scales_by_one(tmp_path):
 
 def test_the_vocabulary_is_learnt_from_training_reports_alone(tmp_path):
     words = {"train": "pneumothorax", "validation": "cardiomegaly", "test": "atelectasis"}
-    given = [study(f"{s}-{i}", s, text=words[s]) for s in SPLITS for i in range(4)]
+    given = [study(f"{s}-{i}", s, words=words[s]) for s in SPLITS for i in range(4)]
     build(given, tmp_path)
     vocabulary = tokenizer.load(tmp_path / tokenizer.FOLDER).get_vocab()
     assert "pneumothorax" in vocabulary
@@ -187,7 +186,7 @@ def test_the_vocabulary_is_learnt_from_training_reports_alone(tmp_path):
 
 def test_a_tokenizer_that_is_brought_along_is_copied(tmp_path, phantom_dir):
     brought = phantom_dir / tokenizer.FOLDER
-    build([study(s, s, text="regular sinus rhythm") for s in SPLITS], tmp_path, tokenizer=str(brought))
+    build([study(s, s, words="regular sinus rhythm") for s in SPLITS], tmp_path, tokenizer=str(brought))
     assert digest(tmp_path / tokenizer.FOLDER) == digest(brought)
 
 
@@ -200,7 +199,7 @@ def test_a_missing_tokenizer_stops_the_build_before_any_study_is_read(tmp_path):
 
 
 def test_a_tokenizer_of_another_language_is_refused(tmp_path, phantom_dir):
-    given = [study(s, s, text="Лёгкие без очаговых теней") for s in SPLITS]
+    given = [study(s, s, words="Лёгкие без очаговых теней") for s in SPLITS]
     with pytest.raises(UserError, match=r"100%|[3-9]\d% of the pieces are unknown"):
         build(given, tmp_path, tokenizer=str(phantom_dir / tokenizer.FOLDER))
     assert not (tmp_path / manifests.FILE).exists()

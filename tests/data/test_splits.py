@@ -89,8 +89,8 @@ def test_studies_without_patient_are_no_patient_in_two_splits():
     [
         (dict(by="fould"), "did you mean 'fold'"),
         (dict(fractions=(0.5, 0.2, 0.2)), "sum to 1"),
-        (dict(fractions=(0.5, 0.5)), "train, validation and test"),
-        (dict(fractions=(1.2, -0.4, 0.2)), "train, validation and test"),
+        (dict(fractions=(0.5, 0.5)), "must be train, validation, test"),
+        (dict(fractions=(1.2, -0.4, 0.2)), "must be train, validation, test"),
         (dict(by="fold", fold=5, folds=5), "0..4"),
         (dict(by="fold", fold=0, folds=2), "at least 3 folds"),
     ],

@@ -81,7 +81,7 @@ def test_modality_absent_everywhere_gives_the_smaller_problem(rng):
     assert_close(gradient, smaller_gradient, 1e-6)
 
 
-@pytest.mark.parametrize("modalities", ["ab", "abc", "abcd"])
+@pytest.mark.parametrize("modalities", ["ab", "abcd"])
 def test_collinear_vectors_have_a_small_loss_and_finite_gradient(rng, modalities):
     one = unit_rows(rng, 6, 8, "x")["x"]
     z = dict.fromkeys(modalities, one)

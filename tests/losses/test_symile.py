@@ -28,8 +28,7 @@ def check_value_and_gradient(z, present=None, **options):
     assert_close(d_z, expected, TOLERANCE)
 
 
-@pytest.mark.parametrize("modalities", ["abc", "abcd"])
-@pytest.mark.parametrize("mip_scale", ["none", "sqrt_d_power"])
+@pytest.mark.parametrize(("modalities", "mip_scale"), [("abc", "none"), ("abcd", "sqrt_d_power")])
 def test_value_and_gradient_equal_the_reference(rng, modalities, mip_scale):
     check_value_and_gradient(unit_rows(rng, 6, 4, modalities), mip_scale=mip_scale)
 
@@ -40,11 +39,10 @@ def test_missing_modalities_equal_the_reference(rng, missing):
     check_value_and_gradient(unit_rows(rng, 8, 4, "abc"), present=present, missing=missing)
 
 
-@pytest.mark.parametrize("modalities", ["abc", "abcd"])
-def test_equals_the_symile_package_with_the_same_shuffles(rng, modalities, monkeypatch):
+def test_equals_the_symile_package_with_the_same_shuffles(rng, monkeypatch):
     package = pytest.importorskip("symile")
     torch = pytest.importorskip("torch")
-    z = unit_rows(rng, 10, 6, modalities)
+    z = unit_rows(rng, 10, 6, "abc")
     shuffles = [torch.tensor(order) for anchor in symile_orders(KEY, len(z), 10) for order in anchor]
     monkeypatch.setattr(torch, "randperm", lambda n: shuffles.pop(0))
     given = [torch.tensor(x, requires_grad=True) for x in z.values()]
@@ -57,11 +55,10 @@ def test_equals_the_symile_package_with_the_same_shuffles(rng, modalities, monke
     assert_close(gradient, {m: x.grad.numpy() for m, x in zip(z, given, strict=True)}, TOLERANCE)
 
 
-@pytest.mark.parametrize("mip_scale", ["none", "sqrt_d_power"])
-def test_neutral_modality_absent_everywhere_gives_the_smaller_problem(rng, mip_scale):
+def test_neutral_modality_absent_everywhere_gives_the_smaller_problem(rng):
     z = unit_rows(rng, 8, 6, "abcd")
     present = {m: np.full(8, m != "d") for m in z}
-    objective = losses.get("symile", missing="neutral", mip_scale=mip_scale)
+    objective = losses.get("symile", missing="neutral", mip_scale="sqrt_d_power")
     call = lambda z, present=None: objective(z, logit_scale=SCALE, present=present, key=KEY).mean()
     value, gradient = jax.jit(jax.value_and_grad(call))(z, present)
     smaller, smaller_gradient = jax.jit(jax.value_and_grad(call))({m: z[m] for m in "abc"})

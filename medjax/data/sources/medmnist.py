@@ -97,7 +97,7 @@ class MedMNIST:
         try:
             with np.load(self.path, allow_pickle=False) as arrays:
                 out = {k: arrays[k] for k in arrays.files}
-        except (ValueError, OSError, BadZipFile) as error:
+        except (ValueError, OSError, EOFError, BadZipFile) as error:
             raise UserError(f"{self.path} is no .npz of plain arrays: {error}") from None
         if "train_images" not in out or "train_labels" not in out:
             raise UserError(f"{self.path} lacks train_images and train_labels; it holds {', '.join(out)}")

@@ -1,0 +1,26 @@
+# Sourced by the scripts beside it: makes a virtual environment and installs medjax into it.
+
+root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+
+# make_environment DIR EXTRAS PYTHON: installs with uv, which takes seconds, and with pip where uv cannot be had.
+make_environment() {
+  local dir="$1" extras="$2" python="$3"
+  "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || {
+    echo "error: medjax needs Python 3.11 or newer, and $python is not; set PYTHON=/path/to/python3.11" >&2
+    return 2
+  }
+  [ -x "$dir/bin/python" ] || "$python" -m venv "$dir"
+  local links=()
+  [ -z "${PIP_FIND_LINKS:-}" ] || links=(--find-links "$PIP_FIND_LINKS")
+  local what=(-c "$root/launch/constraints.txt" -e "$root[$extras]")
+  if "$dir/bin/python" -m pip install --quiet uv; then
+    local uv=("$dir/bin/python" -m uv pip install --quiet --python "$dir/bin/python")
+    # The CPU wheel of PyTorch is a tenth of the CUDA one: a local one, else that of its own index, else whatever there is.
+    if [ ${#links[@]} -gt 0 ]; then
+      "${uv[@]}" "${links[@]}" "${what[@]}" && return
+    fi
+    "${uv[@]}" --torch-backend cpu "${what[@]}" && return
+    "${uv[@]}" "${what[@]}" && return
+  fi
+  "$dir/bin/python" -m pip install --quiet "${links[@]}" "${what[@]}"
+}

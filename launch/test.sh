@@ -1,0 +1,40 @@
+#!/usr/bin/env bash
+# Installs medjax into .venv and runs its tests.
+#   bash launch/test.sh            all but the slow tests; further arguments go to pytest
+#   bash launch/test.sh --slow     the slow tests
+#   bash launch/test.sh --compat   the fast tests on a newer Python with the newest JAX, where there is one
+# Tests on real data need MEDJAX_TEST_DATA, the folder that holds it, and skip without.
+set -euo pipefail
+source "$(dirname "$0")/environment.sh"
+cd "$root"
+
+# The newest interpreter above the default's version that runs, among what is on the PATH and in pyenv.
+newer_python() {
+  local candidate
+  for candidate in python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[23].*/bin/python; do
+    "$candidate" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info < (3, 14))' 2>/dev/null || continue
+    echo "$candidate"
+    return
+  done
+}
+
+case "${1:-}" in
+  --slow)
+    shift
+    make_environment .venv test "${PYTHON:-python3}"
+    exec .venv/bin/python -m pytest -m slow "$@"
+    ;;
+  --compat)
+    shift
+    python="$(newer_python)"
+    if [ -z "$python" ]; then
+      echo "no Python 3.12 or 3.13 on this machine: nothing to check"
+      exit 0
+    fi
+    make_environment .venv-compat test "$python"
+    .venv-compat/bin/python -c 'import jax, sys; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
+    exec .venv-compat/bin/python -m pytest -m "not slow and not end_to_end" "$@"
+    ;;
+esac
+make_environment .venv test "${PYTHON:-python3}"
+exec .venv/bin/python -m pytest -m "not slow" "$@"

@@ -1,0 +1,99 @@
+"""Reports become tokens of fixed length; sentences move as wholes."""
+
+import numpy as np
+import pytest
+
+from medjax.data import tokenizer
+from medjax.data.manifest import Modality
+from medjax.data.records import encode_text
+from medjax.data.transforms.text import TextConfig, TextTransform
+from medjax.errors import UserError
+
+SENTENCES = ("left pleural effusion.", "the heart is enlarged.", "regular sinus rhythm;", "no focal opacity.")
+REPORT = " ".join(SENTENCES)
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("tokenizer")
+    tokenizer.train([REPORT] * 2, folder, 500, 1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def make(directory):
+    return lambda **options: TextTransform.create(TextConfig(**options), Modality("text"), directory)
+
+
+def finish(t, text, seed=None):
+    return t.finish(t.prepare(encode_text(text)), None if seed is None else np.random.default_rng(seed))
+
+
+def words(t, tokens) -> list[str]:
+    return [t.tokenizer.id_to_token(int(i)) for i in tokens["tokens"][: tokens["length"]]]
+
+
+def test_tokens_stand_between_their_marks_and_padding(make):
+    t = make(length=12)
+    got = finish(t, "Left effusion.")
+    assert words(t, got) == ["[CLS]", "left", "effusion", ".", "[SEP]"]
+    assert got["length"] == 5 and got["tokens"].shape == (12,) and got["tokens"].dtype == np.int32
+    assert np.all(got["tokens"][5:] == t.spec()["pad_id"])
+
+
+def test_a_long_report_is_cut_and_keeps_its_end_mark(make):
+    short, long = make(length=6), make(length=64)
+    got, whole = words(short, finish(short, REPORT)), words(long, finish(long, REPORT))
+    assert len(got) == 6 and got[-1] == "[SEP]"
+    assert got[:-1] == whole[:5]
+
+
+def test_shuffling_moves_whole_sentences(make):
+    t = make(length=64, shuffle=True)
+    orders = set()
+    for seed in range(60):
+        pieces = " ".join(words(t, finish(t, REPORT, seed))[1:-1])
+        starts = [pieces.index(" ".join(words(t, finish(t, s))[1:-1])) for s in SENTENCES]
+        orders.add(tuple(np.argsort(starts)))
+    assert len(orders) > 15
+    assert len(words(t, finish(t, REPORT))) == len(words(t, finish(t, REPORT, 0)))
+
+
+def test_leaving_sentences_out_keeps_their_order_and_at_least_one(make):
+    t = make(length=64, sentence_drop=0.95)
+    whole = [" ".join(words(t, finish(t, s))[1:-1]) for s in SENTENCES]
+    alone = set()
+    for seed in range(80):
+        pieces = " ".join(words(t, finish(t, REPORT, seed))[1:-1])
+        kept = [s for s in whole if s in pieces]
+        assert kept and pieces == " ".join(kept)
+        alone |= {kept[0]} if len(kept) == 1 else set()
+    assert alone == set(whole)
+
+
+def test_an_absent_report_has_one_token_to_look_at(make):
+    empty = make(length=12).empty()
+    assert empty["length"] == 1 and np.all(empty["tokens"] == 0)
+
+
+@pytest.mark.parametrize("text", ["", "   ", "\n\t"])
+def test_empty_text_is_refused(make, text):
+    with pytest.raises(UserError, match="the text is empty"):
+        make(length=12).prepare(encode_text(text))
+
+
+def test_what_is_no_string_is_refused(make):
+    with pytest.raises(UserError, match="must be a string, got int"):
+        make(length=12).raw(3)
+
+
+def test_limits_stored_in_a_tokenizer_do_not_apply(make, directory, tmp_path):
+    brought = tokenizer.load(directory / tokenizer.FOLDER)
+    brought.enable_padding(length=40)
+    brought.enable_truncation(3)
+    (tmp_path / tokenizer.FOLDER).mkdir()
+    brought.save(str(tmp_path / tokenizer.FOLDER / "tokenizer.json"))
+    t = TextTransform.create(TextConfig(length=20), Modality("text"), tmp_path)
+    got, expected = finish(t, REPORT), finish(make(length=20), REPORT)
+    np.testing.assert_array_equal(got["tokens"], expected["tokens"])
+    assert got["length"] == expected["length"]

@@ -1,0 +1,80 @@
+"""The mesh: sizes of its axes, and batches laid over it."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType, PartitionSpec
+
+from medjax.errors import UserError
+from medjax.sharding import BATCH_AXES, MeshConfig, batch_sharding, current_batch_axes, make_mesh, replicated, to_global
+
+
+@pytest.mark.parametrize(
+    ("config", "devices", "shape"),
+    [
+        ({}, 1, (1, 1, 1)),
+        ({}, 8, (1, 8, 1)),
+        ({"replica": 4}, 8, (4, 2, 1)),
+        ({"fsdp": 2}, 8, (4, 2, 1)),
+        ({"tensor": 2}, 8, (1, 4, 2)),
+        ({"replica": 2, "fsdp": 2, "tensor": 2}, 8, (2, 2, 2)),
+        ({"fsdp": 1}, 8, (8, 1, 1)),
+        ({}, 64, (1, 64, 1)),
+        ({}, 256, (4, 64, 1)),
+        ({}, 96, (3, 32, 1)),
+        ({"tensor": 4}, 1024, (4, 64, 4)),
+    ],
+)
+def test_open_axes_take_the_devices_that_are_left(config, devices, shape):
+    assert MeshConfig(**config).shape(devices) == shape
+
+
+@pytest.mark.parametrize(
+    ("config", "devices"),
+    [({"replica": 3}, 8), ({"fsdp": 16}, 8), ({"tensor": 3}, 8), ({"replica": 2, "fsdp": 2}, 8), ({"tensor": 16}, 8), ({"replica": 16}, 8)],
+)
+def test_sizes_that_do_not_fit_are_named(config, devices):
+    with pytest.raises(UserError, match="there are 8; set the axes to 0") as error:
+        MeshConfig(**config).shape(devices)
+    assert str(next(iter(config.values()))) in str(error.value)
+
+
+@pytest.mark.several_devices
+def test_mesh_has_automatic_axes_over_all_devices():
+    mesh = make_mesh(MeshConfig(replica=2, tensor=2))
+    assert dict(mesh.shape) == {"replica": 2, "fsdp": 2, "tensor": 2}
+    assert set(mesh.axis_types) == {AxisType.Auto}
+    assert set(mesh.devices.flat) == set(jax.devices())
+
+
+@pytest.mark.several_devices
+def test_batches_keep_their_rows_in_order_and_each_device_holds_its_part():
+    mesh = make_mesh(MeshConfig(replica=2, fsdp=2, tensor=2))
+    batch = {"x": np.arange(24.0).reshape(8, 3), "y": np.arange(8) > 3}
+    placed = to_global(batch, mesh)
+    for name, value in placed.items():
+        np.testing.assert_array_equal(value, batch[name])
+        assert value.dtype == np.asarray(jax.numpy.asarray(batch[name])).dtype
+        assert value.sharding.spec == PartitionSpec(BATCH_AXES)
+        for shard in value.addressable_shards:
+            replica, fsdp, _ = np.argwhere(mesh.devices == shard.device)[0]
+            start = 2 * (2 * replica + fsdp)
+            np.testing.assert_array_equal(shard.data, batch[name][start : start + 2])
+
+
+@pytest.mark.several_devices
+def test_replicated_arrays_lie_whole_on_every_device():
+    mesh = make_mesh(MeshConfig())
+    placed = jax.device_put(np.arange(5), replicated(mesh))
+    assert all(shard.data.shape == (5,) for shard in placed.addressable_shards)
+    assert batch_sharding(mesh).shard_shape((16, 3)) == (2, 3)
+
+
+@pytest.mark.several_devices
+def test_batch_axes_are_those_of_the_mesh_that_is_set():
+    assert current_batch_axes() is None
+    with jax.set_mesh(make_mesh(MeshConfig())):
+        assert current_batch_axes() == BATCH_AXES
+    with jax.set_mesh(jax.make_mesh((8,), ("fsdp",), axis_types=(AxisType.Auto,))):
+        assert current_batch_axes() == ("fsdp",)
+    assert current_batch_axes() is None
