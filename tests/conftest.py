@@ -2,6 +2,7 @@
 
 import os
 import sys
+import tempfile
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -15,6 +16,10 @@ import pytest
 from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# Many tests train the same small recipe: compile it once a session.
+_CACHE = tempfile.TemporaryDirectory(prefix="medjax-test-")
+jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 flags.FLAGS.mark_as_parsed()
 
 ROOT = Path(__file__).parent.parent

@@ -26,7 +26,10 @@ def make_batch(rng, rows: int = 6, items: int = 2, modalities=("image", "labs", 
             "value": rng.normal(size=(*n, 3)).astype(np.float32),
             "observed": (rng.random((*n, 3)) < 0.7).astype(np.float32),
         },
-        "text": {"tokens": rng.integers(1, 30, (*n, 5)).astype(np.int32), "length": rng.integers(2, 6, n).astype(np.int32)},
+        "text": {
+            "tokens": rng.integers(1, 30, (*n, 5)).astype(np.int32),
+            "length": rng.integers(2, 6, n).astype(np.int32),
+        },
     }
     masks = {m: rng.random(n) < 0.7 for m in modalities}
     for mask in masks.values():

@@ -143,7 +143,9 @@ def test_importing_medjax_loads_neither_jax_nor_torch():
 
 
 def test_importing_the_losses_loads_neither_flax_nor_data():
-    code = "import sys, medjax.losses; print(*sorted(m for m in sys.modules if m.startswith(('flax', 'grain', 'medjax'))))"
+    code = (
+        "import sys, medjax.losses; print(*sorted(m for m in sys.modules if m.startswith(('flax', 'grain', 'medjax'))))"
+    )
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     parts = {".".join(m.split(".")[:2]) for m in loaded.stdout.split()}
     assert parts == {"medjax", "medjax.errors", "medjax.losses"}

@@ -58,7 +58,10 @@ def test_unknown_argument_is_named_with_the_nearest():
         parse("wdith=3")
 
 
-@pytest.mark.parametrize(("arg", "kind"), [("width=1.5", "int"), ("width=", "int"), ("width", "int"), ("rate=x", "float"), ("small=2", "bool")])
+@pytest.mark.parametrize(
+    ("arg", "kind"),
+    [("width=1.5", "int"), ("width=", "int"), ("width", "int"), ("rate=x", "float"), ("small=2", "bool")],
+)
 def test_argument_of_the_wrong_type_is_named_with_its_type(arg, kind):
     with pytest.raises(UserError, match=f"{arg.partition('=')[0]}=.* is not of type {kind}"):
         parse(arg)
@@ -79,7 +82,9 @@ def test_nested_sub_trees_become_dataclasses(wrap):
     )
     model = build(Model, config, "config.model")
     layers = {"a": Layer(1), "b": Layer(2)}
-    assert model == Model(2, 1.0, sizes=(4, 5), first=Layer(7, "relu"), layers=layers, anything={"free": {"form": 1}}, limit=Layer(9))
+    assert model == Model(
+        2, 1.0, sizes=(4, 5), first=Layer(7, "relu"), layers=layers, anything={"free": {"form": 1}}, limit=Layer(9)
+    )
     assert type(model.rate) is float
     assert type(model.anything) is dict
     with pytest.raises(FrozenInstanceError):
@@ -122,7 +127,15 @@ def test_every_problem_is_listed_in_one_line():
 
 @pytest.mark.parametrize(
     ("key", "value", "kind"),
-    [("depth", True, "int"), ("depth", 1.0, "int"), ("rate", True, "float"), ("rate", "1", "float"), ("name", 1, "str"), ("sizes", 3, "a tuple"), ("layers", 3, "a dict")],
+    [
+        ("depth", True, "int"),
+        ("depth", 1.0, "int"),
+        ("rate", True, "float"),
+        ("rate", "1", "float"),
+        ("name", 1, "str"),
+        ("sizes", 3, "a tuple"),
+        ("layers", 3, "a dict"),
+    ],
 )
 def test_wrong_types_are_named(key, value, kind):
     assert f"config.model.{key} must be {kind}, got {value!r}" in problems({"depth": 1, key: value})

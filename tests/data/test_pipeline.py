@@ -85,6 +85,18 @@ def test_another_seed_gives_another_order_and_other_augmentation(dataset, stream
                 assert not np.array_equal(image, images[i])
 
 
+def test_a_record_is_augmented_otherwise_in_every_epoch(dataset, stream):
+    seen = {}
+    again = 0
+    for b in stream:
+        for i, signal in zip(example_ids([b]), b.items["ecg"].value, strict=True):
+            if signal.any():
+                again += i in seen
+                assert i not in seen or not np.array_equal(signal, seen[i])
+                seen[i] = signal
+    assert again > 50
+
+
 def test_rows_are_numbered_within_the_global_batch(dataset):
     assert next(dataset.train(0, 0, BATCH)).row.tolist() == list(range(BATCH))
     assert next(dataset.train(0, 0, BATCH, 1, 4)).row.tolist() == [2, 3]

@@ -2,6 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import StandardScaler
 
 from medjax.data import DataConfig, Dataset
 from medjax.evaluation.embeddings import EmbeddingTable
@@ -55,6 +58,32 @@ def test_test_labels_choose_nothing(planted, rng, monkeypatch):
     shuffled = Features(test.x, rng.permutation(test.labels), test.patients)
     linear_probe({**planted, "test": shuffled}, ("sick",))
     np.testing.assert_array_equal(scores[-1], first)
+
+
+def test_the_strength_is_the_one_that_does_best_on_validation(rng, monkeypatch):
+    from medjax.evaluation import probe
+
+    # Training labels are noisy and the last two splits follow opposite directions: each would choose another strength.
+    direction = rng.normal(size=(6, 1))
+    x = {k: rng.normal(size=(n, 6)).astype(np.float32) for k, n in (("train", 60), ("validation", 60), ("test", 60))}
+    y = {k: (v @ direction * {"test": -1}.get(k, 1) + 2 * rng.normal(size=(60, 1)) > 0) for k, v in x.items()}
+    splits = {k: Features(x[k], y[k].astype(np.float32), np.arange(60)) for k in x}
+    scaler = StandardScaler().fit(x["train"])
+
+    def fit(strength, name):
+        model = LogisticRegression(C=strength, solver="newton-cholesky").fit(
+            scaler.transform(x["train"]), splits["train"].labels[:, 0]
+        )
+        return roc_auc_score(y[name][:, 0], model.decision_function(scaler.transform(x[name])))
+
+    strengths = (1e-3, 10.0)
+    for order in (strengths, strengths[::-1]):
+        monkeypatch.setattr(probe, "STRENGTHS", order)
+        best = max(order, key=lambda c: fit(c, "validation"))
+        got = linear_probe(splits, ("sick",)).auroc["sick"].value
+        assert got == pytest.approx(fit(best, "test"), abs=2.5e-3)  # converged solvers may differ in two of 896 pairs
+    assert fit(strengths[0], "validation") != fit(strengths[1], "validation")
+    assert abs(fit(strengths[0], "test") - fit(strengths[1], "test")) > 5e-3
 
 
 def test_scale_and_offset_of_features_do_not_matter(planted):

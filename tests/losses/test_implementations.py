@@ -4,7 +4,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from losses_reference import assert_close, id_rows, some_present, unit_rows
 
@@ -77,14 +76,18 @@ def test_sharded_arrays_equal_one_device(rng, name, impl):
 
 
 @pytest.mark.several_devices
-@pytest.mark.parametrize(("name", "impl"), [("info_nce", "ring"), ("info_nce", "gather"), ("gram", "dense"), ("symile", "ring")])
+@pytest.mark.parametrize(
+    ("name", "impl"), [("info_nce", "ring"), ("info_nce", "gather"), ("gram", "dense"), ("symile", "ring")]
+)
 def test_inside_the_callers_shard_map_equals_one_device(rng, name, impl):
     z, present, ids = batch(rng)
     expected = dense(name, z, present, ids)
     objective = losses.get(name, impl=impl, block=3, **options_of(name))
     mesh = make_mesh(MeshConfig(replica=2, fsdp=4))
 
-    @functools.partial(jax.shard_map, mesh=mesh, in_specs=(jax.P(AXES), jax.P(), jax.P(AXES), jax.P(AXES)), out_specs=jax.P())
+    @functools.partial(
+        jax.shard_map, mesh=mesh, in_specs=(jax.P(AXES), jax.P(), jax.P(AXES), jax.P(AXES)), out_specs=jax.P()
+    )
     def call(z, scale, present, ids):
         return objective(z, logit_scale=scale, present=present, ids=ids, key=KEY, axis_name=AXES).mean()
 

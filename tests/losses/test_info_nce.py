@@ -70,7 +70,9 @@ def test_order_of_rows_does_not_matter(rng):
     call = lambda z, present: losses.get("info_nce")(z, logit_scale=SCALE, present=present).mean()
     value, gradient = jax.jit(jax.value_and_grad(call))(z, present)
     shuffled = {m: x[order] for m, x in z.items()}
-    value_shuffled, gradient_shuffled = jax.jit(jax.value_and_grad(call))(shuffled, {m: p[order] for m, p in present.items()})
+    value_shuffled, gradient_shuffled = jax.jit(jax.value_and_grad(call))(
+        shuffled, {m: p[order] for m, p in present.items()}
+    )
     assert_close(value_shuffled, value, 1e-6)
     assert_close(gradient_shuffled, {m: g[order] for m, g in gradient.items()}, 1e-6)
 

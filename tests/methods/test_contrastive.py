@@ -115,7 +115,7 @@ def test_every_parameter_of_a_step_gets_a_gradient(batch):
     params, _, step = compiled()
     _, gradient = step(params, complete(batch))
     zero = [jax.tree_util.keystr(p) for p, g in jax.tree_util.tree_leaves_with_path(gradient) if not np.any(g)]
-    # A shift of all keys moves no softmax, and only the class token of the last norm is pooled.
+    # A shift of all keys moves no softmax.
     assert all("'key']['bias']" in path for path in zero)
 
 
@@ -175,7 +175,12 @@ def test_fixed_scale_gets_no_gradient(batch):
 
 def test_centred_heads_start_with_a_mean_of_zero(batch):
     towers = {m: TOWERS[m] for m in ("image", "labs")}
-    options = {**OPTIONS, "towers": towers, "objectives": {"info_nce": {}}, "head": {"centre": True, "normalise": False}}
+    options = {
+        **OPTIONS,
+        "towers": towers,
+        "objectives": {"info_nce": {}},
+        "head": {"centre": True, "normalise": False},
+    }
     method = make_method(options, SPECS)
     params, _ = method.init(jax.random.key(0), batch)
     encoded = method.encode(params, {}, batch, None, False)
@@ -218,7 +223,10 @@ def test_logical_axes_match_the_parameters(batch):
         ({"objectives": {"x": {"name": "gram"}}}, ["config.method.objectives.x", "anchor="]),
         ({"objectives": {"info_nce": {"weigth": 1.0}}}, ["weigth", "weight"]),
         ({"objectives": {"info_nce": {"weight": "1"}}}, ["objectives.info_nce.weight must be float"]),
-        ({"objectives": {"info_nce": {"modalities": ("image", "ecg")}}}, ["no tower encodes 'ecg'", "image, labs, text"]),
+        (
+            {"objectives": {"info_nce": {"modalities": ("image", "ecg")}}},
+            ["no tower encodes 'ecg'", "image, labs, text"],
+        ),
         ({"objectives": {"symile": {"modalities": ("image", "labs")}}}, ["objectives.symile", "three"]),
         ({"embed_dims": 3}, ["config.method.embed_dims", "did you mean 'embed_dim'"]),
         ({"head": {"normalize": True}}, ["config.method.head.normalize", "did you mean 'normalise'"]),

@@ -7,7 +7,12 @@ from medjax.errors import UserError
 from medjax.models import TOWERS, make_tower
 from medjax.models.partitioning import logical_specs
 
-SPECS = {"image": {"kind": "image"}, "ecg": {"kind": "ecg"}, "text": {"kind": "text", "vocab_size": 30}, "labs": {"kind": "labs"}}
+SPECS = {
+    "image": {"kind": "image"},
+    "ecg": {"kind": "ecg"},
+    "text": {"kind": "text", "vocab_size": 30},
+    "labs": {"kind": "labs"},
+}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +45,10 @@ def test_every_parameter_of_the_transformers_carries_logical_names():
     """A kernel without names would be placed by its size alone."""
     small = {"width": 8, "depth": 1, "heads": 2}
     values = {
-        "image": (make_tower("image", {"name": "vit", "patch": 4, **small}, SPECS["image"]), jax.numpy.zeros((1, 8, 8, 1))),
+        "image": (
+            make_tower("image", {"name": "vit", "patch": 4, **small}, SPECS["image"]),
+            jax.numpy.zeros((1, 8, 8, 1)),
+        ),
         "text": (
             make_tower("text", {"name": "bert", **small}, SPECS["text"]),
             {"tokens": jax.numpy.zeros((1, 4), int), "length": jax.numpy.ones(1, int)},

@@ -31,7 +31,14 @@ def test_open_axes_take_the_devices_that_are_left(config, devices, shape):
 
 @pytest.mark.parametrize(
     ("config", "devices"),
-    [({"replica": 3}, 8), ({"fsdp": 16}, 8), ({"tensor": 3}, 8), ({"replica": 2, "fsdp": 2}, 8), ({"tensor": 16}, 8), ({"replica": 16}, 8)],
+    [
+        ({"replica": 3}, 8),
+        ({"fsdp": 16}, 8),
+        ({"tensor": 3}, 8),
+        ({"replica": 2, "fsdp": 2}, 8),
+        ({"tensor": 16}, 8),
+        ({"replica": 16}, 8),
+    ],
 )
 def test_sizes_that_do_not_fit_are_named(config, devices):
     with pytest.raises(UserError, match="there are 8; set the axes to 0") as error:

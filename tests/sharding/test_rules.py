@@ -46,7 +46,10 @@ def test_single_device_splits_nothing():
 
 
 def test_tree_of_shardings_and_its_table_agree(mesh):
-    abstract = {"a": {"kernel": jax.ShapeDtypeStruct((128, 256), jnp.float32)}, "b": jax.ShapeDtypeStruct((7,), jnp.bfloat16)}
+    abstract = {
+        "a": {"kernel": jax.ShapeDtypeStruct((128, 256), jnp.float32)},
+        "b": jax.ShapeDtypeStruct((7,), jnp.bfloat16),
+    }
     logical = {"a": {"kernel": PartitionSpec("embed", "mlp")}, "b": PartitionSpec()}
     shardings, table = parameter_shardings(abstract, logical, mesh)
     assert shardings == {
@@ -62,7 +65,10 @@ def test_tree_of_shardings_and_its_table_agree(mesh):
 
 
 def test_description_names_the_largest_parameters_and_what_failed(mesh):
-    abstract = {"big": jax.ShapeDtypeStruct((126, 256), jnp.float32), "odd": jax.ShapeDtypeStruct((129, 257), jnp.float32)}
+    abstract = {
+        "big": jax.ShapeDtypeStruct((126, 256), jnp.float32),
+        "odd": jax.ShapeDtypeStruct((129, 257), jnp.float32),
+    }
     logical = {"big": PartitionSpec("embed", "mlp"), "odd": PartitionSpec()}
     _, table = parameter_shardings(abstract, logical, mesh)
     text = describe(table, mesh, limit=1)
