@@ -1,4 +1,4 @@
-"""The objectives in float64 NumPy, written from the papers' formulas with every matrix stored, and helpers to compare."""
+"""The objectives in float64 NumPy, from the papers' formulas with every matrix stored, and helpers to compare."""
 
 from itertools import combinations
 
@@ -126,14 +126,17 @@ def gram(z, scale, anchor, smoothing=0.1, present=None, **ids) -> float:
 
 def symile_orders(key, modalities: int, rows: int) -> list[list[np.ndarray]]:
     """The permutations that `medjax.losses.symile` draws: one for every anchor and every other modality."""
-    draw = lambda a, o: jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, a), o), rows)
+
+    def draw(a, o):
+        return jax.random.permutation(jax.random.fold_in(jax.random.fold_in(key, a), o), rows)
+
     return [[np.asarray(draw(a, o)) for o in range(modalities - 1)] for a in range(modalities)]
 
 
 def symile(z, scale, orders, present=None, missing="mask", mip_scale="none", patient=None) -> float:
     """arXiv 2411.01053, section 3.3, with the O(N) negatives of given permutations.
 
-    Absent members spoil a tuple ("mask") or are ones ("neutral"); with `patient` tuples of one patient are no negatives.
+    Absent members spoil a tuple ("mask") or are ones ("neutral"); with `patient` a tuple of one patient is no negative.
     """
     names = sorted(z)
     n, width = z[names[0]].shape

@@ -17,7 +17,7 @@ BLOCKS = {"width": 8, "depth": 1, "heads": 2}
 
 
 def make_batch(rng, rows: int = 6, items: int = 2, modalities=("image", "labs", "text")) -> Batch:
-    """float32 pictures [8, 8, 1], ECGs [2, 16], 3 lab values, texts of 5 tokens; row 0 is complete, the rest has gaps."""
+    """Pictures [8, 8, 1], ECGs [2, 16], 3 lab values, texts of 5 tokens; row 0 is complete, the rest has gaps."""
     n = (rows, items)
     values = {
         "image": rng.normal(size=(*n, 8, 8, 1)).astype(np.float32),

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 
 from medjax.losses import Group, Loss, Term
@@ -33,10 +32,11 @@ def test_sum_reduction_adds_weighted_means():
 
 
 def test_nothing_valid_gives_zero_with_zero_gradient():
-    loss = lambda total: Loss.of("x", {"a": Term(total, jnp.float32(0))}).mean()
+    def loss(total):
+        return Loss.of("x", {"a": Term(total, jnp.float32(0))}).mean()
+
     value, gradient = jax.value_and_grad(loss)(jnp.float32(0))
-    assert (value, gradient) == (0.0, 0.0) or np.isfinite(gradient)
-    assert value == 0.0
+    assert (value, gradient) == (0.0, 0.0)
 
 
 def test_sum_of_losses_is_the_weighted_sum_of_their_means():
@@ -63,5 +63,7 @@ def test_losses_pass_through_jit_unchanged():
 
 
 def test_gradient_of_a_mean_is_its_share_of_the_count():
-    loss = lambda total: Loss.of("x", {"a": Term(total, jnp.float32(4)), "b": term(0, 0)}).mean()
+    def loss(total):
+        return Loss.of("x", {"a": Term(total, jnp.float32(4)), "b": term(0, 0)}).mean()
+
     assert jax.grad(loss)(jnp.float32(3)) == pytest.approx(0.25)

@@ -23,12 +23,16 @@ def volumes(anchors, others, present=None, eps=0.0):
 
 def check_value_and_gradient(z, present=None, **options):
     objective = losses.get("gram", **options)
-    call = lambda z, scale: objective(z, logit_scale=scale, present=present).mean()
+
+    def call(z, scale):
+        return objective(z, logit_scale=scale, present=present).mean()
+
     value, (d_z, d_scale) = jax.jit(jax.value_and_grad(call, argnums=(0, 1)))(z, SCALE)
     smoothing = options.get("label_smoothing", 0.1)
-    oracle = lambda t: reference.gram(
-        {m: t[m] for m in z}, float(t["scale"]), options["anchor"], smoothing, present=present
-    )
+
+    def oracle(t):
+        return reference.gram({m: t[m] for m in z}, float(t["scale"]), options["anchor"], smoothing, present=present)
+
     expected = numeric_gradient(oracle, {**z, "scale": np.array(SCALE)})
     assert_close(value, oracle({**{m: x.astype(np.float64) for m, x in z.items()}, "scale": SCALE}), TOLERANCE)
     assert_close(d_scale, expected.pop("scale"), 1e-4)
@@ -73,7 +77,10 @@ def test_modality_absent_everywhere_gives_the_smaller_problem(rng):
     z = unit_rows(rng, 8, 6, "abcd")
     present = {m: np.full(8, m != "c") for m in z}
     objective = losses.get("gram", anchor="a")
-    call = lambda z, present=None: objective(z, logit_scale=SCALE, present=present).mean()
+
+    def call(z, present=None):
+        return objective(z, logit_scale=SCALE, present=present).mean()
+
     value, gradient = jax.jit(jax.value_and_grad(call))(z, present)
     smaller, smaller_gradient = jax.jit(jax.value_and_grad(call))({m: z[m] for m in "abd"})
     assert_close(value, smaller, 1e-6)
@@ -85,7 +92,10 @@ def test_modality_absent_everywhere_gives_the_smaller_problem(rng):
 def test_collinear_vectors_have_a_small_loss_and_finite_gradient(rng, modalities):
     one = unit_rows(rng, 6, 8, "x")["x"]
     z = dict.fromkeys(modalities, one)
-    call = lambda z: losses.get("gram", anchor="a")(z, logit_scale=SCALE).mean()
+
+    def call(z):
+        return losses.get("gram", anchor="a")(z, logit_scale=SCALE).mean()
+
     value, gradient = jax.jit(jax.value_and_grad(call))(z)
     assert np.isfinite(value)
     assert all(np.isfinite(g).all() for g in gradient.values())
@@ -102,13 +112,19 @@ def test_volume_is_accurate_for_nearly_collinear_vectors(rng):
 def test_sign_of_a_modality_does_not_matter(rng):
     z = unit_rows(rng, 8, 6, "abc")
     objective = losses.get("gram", anchor="a")
-    call = lambda z: objective(z, logit_scale=SCALE).mean()
+
+    def call(z):
+        return objective(z, logit_scale=SCALE).mean()
+
     assert_close(call({**z, "b": -z["b"]}), call(z), 1e-6)
 
 
 def test_order_of_rows_does_not_matter(rng):
     z, order = unit_rows(rng, 12, 8, "abc"), rng.permutation(12)
-    call = lambda z: losses.get("gram", anchor="a")(z, logit_scale=SCALE).mean()
+
+    def call(z):
+        return losses.get("gram", anchor="a")(z, logit_scale=SCALE).mean()
+
     value, gradient = jax.jit(jax.value_and_grad(call))(z)
     value_shuffled, gradient_shuffled = jax.jit(jax.value_and_grad(call))({m: x[order] for m, x in z.items()})
     assert_close(value_shuffled, value, 2e-6)

@@ -107,10 +107,13 @@ def test_one_axis_of_two_equals_one_device(rng):
 
 @pytest.mark.several_devices
 def test_terms_are_the_same_on_every_mesh(rng):
-    z, present, ids = batch(rng)
+    z, present, _ids = batch(rng)
     expected = losses.get("symile")(z, logit_scale=14.0, present=present, key=KEY).metrics()
     with jax.set_mesh(make_mesh(MeshConfig(replica=4, fsdp=2))):
-        call = lambda z, present: losses.get("symile")(z, logit_scale=14.0, present=present, key=KEY, batch_axes=AXES)
+
+        def call(z, present):
+            return losses.get("symile")(z, logit_scale=14.0, present=present, key=KEY, batch_axes=AXES)
+
         actual = jax.jit(lambda z, present: call(z, present).metrics())(z, present)
     assert_close(actual, expected, TOLERANCE)
 
@@ -120,7 +123,10 @@ def temporary_bytes(objective, rows, devices=1, **place):
     mesh = make_mesh(MeshConfig(replica=1), jax.devices()[:devices])
     spec = jax.ShapeDtypeStruct((rows, 16), jnp.float32, sharding=jax.NamedSharding(mesh, jax.P(AXES)))
     with jax.set_mesh(mesh):
-        call = lambda z: objective(z, logit_scale=14.0, key=KEY, **place).mean()
+
+        def call(z):
+            return objective(z, logit_scale=14.0, key=KEY, **place).mean()
+
         compiled = jax.jit(jax.grad(call)).lower(dict.fromkeys("abc", spec)).compile()
     return compiled.memory_analysis().temp_size_in_bytes
 

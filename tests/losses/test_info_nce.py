@@ -14,9 +14,15 @@ TOLERANCE = 1e-5  # logits of 14 with a float32 rounding error of 6e-8 each, sum
 
 def check_value_and_gradient(z, options, **inputs):
     objective = losses.get("info_nce", **options)
-    call = lambda z, scale: objective(z, logit_scale=scale, **inputs).mean()
+
+    def call(z, scale):
+        return objective(z, logit_scale=scale, **inputs).mean()
+
     value, (d_z, d_scale) = jax.jit(jax.value_and_grad(call, argnums=(0, 1)))(z, SCALE)
-    oracle = lambda t: reference.info_nce({m: t[m] for m in z}, float(t["scale"]), inputs.get("present"), **options)
+
+    def oracle(t):
+        return reference.info_nce({m: t[m] for m in z}, float(t["scale"]), inputs.get("present"), **options)
+
     expected = numeric_gradient(oracle, {**z, "scale": np.array(SCALE)})
     assert_close(value, oracle({**{m: x.astype(np.float64) for m, x in z.items()}, "scale": SCALE}), TOLERANCE)
     assert_close(d_scale, expected.pop("scale"), 1e-4)  # a small difference of log-sum-exp and answer
@@ -67,7 +73,10 @@ def test_equal_embeddings_give_the_logarithm_of_the_batch():
 def test_order_of_rows_does_not_matter(rng):
     z, order = unit_rows(rng, 12, 8, "abc"), rng.permutation(12)
     present = some_present(rng, 12, "abc")
-    call = lambda z, present: losses.get("info_nce")(z, logit_scale=SCALE, present=present).mean()
+
+    def call(z, present):
+        return losses.get("info_nce")(z, logit_scale=SCALE, present=present).mean()
+
     value, gradient = jax.jit(jax.value_and_grad(call))(z, present)
     shuffled = {m: x[order] for m, x in z.items()}
     value_shuffled, gradient_shuffled = jax.jit(jax.value_and_grad(call))(

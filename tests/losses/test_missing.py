@@ -25,7 +25,10 @@ CASES = {
 def compiled(case):
     name, options = CASES[case]
     objective = losses.get(name, **options)
-    call = lambda z, scale, present: objective(z, logit_scale=scale, present=present, key=KEY).mean()
+
+    def call(z, scale, present):
+        return objective(z, logit_scale=scale, present=present, key=KEY).mean()
+
     return jax.jit(jax.value_and_grad(call, argnums=(0, 1)))
 
 
@@ -45,7 +48,9 @@ def test_absent_rows_have_exactly_no_gradient(rng, case):
 @pytest.mark.parametrize("case", CASES)
 def test_content_of_absent_rows_does_not_matter(rng, case):
     z, present = unit_rows(rng, 12, 6, "abc"), some_present(rng, 12, "abc")
-    other = {m: np.where(present[m][:, None], z[m], fill).astype(np.float32) for m, fill in zip(z, (0, 9, -1e3))}
+    other = {
+        m: np.where(present[m][:, None], z[m], fill).astype(np.float32) for m, fill in zip(z, (0, 9, -1e3), strict=True)
+    }
     assert_close(value_and_gradient(case, other, present), value_and_gradient(case, z, present), 1e-7)
 
 

@@ -63,7 +63,7 @@ def test_options_are_checked_against_the_embeddings_too(rng, name):
 
 
 def test_absent_embeddings_are_named_with_the_nearest(z):
-    with pytest.raises(UserError, match="no embeddings of 'images'.*did you mean 'image'"):
+    with pytest.raises(UserError, match=r"no embeddings of 'images'.*did you mean 'image'"):
         call({"image": z["a"], "text": z["b"]}, options={"modalities": ("images", "text")})
 
 
@@ -83,7 +83,7 @@ def test_masks_of_wrong_shape_or_type_are_named(z):
 
 
 def test_symile_without_a_key_asks_for_one(z):
-    with pytest.raises(UserError, match="symile.*key="):
+    with pytest.raises(UserError, match=r"symile.*key="):
         call(z, "symile")
 
 

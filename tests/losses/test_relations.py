@@ -32,9 +32,15 @@ def test_policies_equal_the_reference(rng, name, impl, policies):
     z = unit_rows(rng, 8, 5, "ab")
     objective = losses.get(name, impl=impl, block=3, **options, **policies)
     ids = {"patient": id_rows(PATIENT), "text": id_rows(TEXT)}
-    call = lambda z: objective(z, logit_scale=SCALE, ids=ids).mean()
+
+    def call(z):
+        return objective(z, logit_scale=SCALE, ids=ids).mean()
+
     value, gradient = jax.jit(jax.value_and_grad(call))(z)
-    oracle = lambda t: getattr(reference, name)(t, SCALE, **options, patient=PATIENT, text=TEXT, **policies)
+
+    def oracle(t):
+        return getattr(reference, name)(t, SCALE, **options, patient=PATIENT, text=TEXT, **policies)
+
     assert_close(value, oracle({m: x.astype(np.float64) for m, x in z.items()}), 1e-5)
     assert_close(gradient, numeric_gradient(oracle, z), 2e-5)
 
@@ -42,7 +48,10 @@ def test_policies_equal_the_reference(rng, name, impl, policies):
 def test_ids_are_compared_in_all_their_64_bits(rng):
     z = unit_rows(rng, 2, 4, "ab")
     objective = losses.get("info_nce", same_patient="mask")
-    call = lambda ids: objective(z, logit_scale=SCALE, ids={"patient": np.array(ids, np.uint32)}).mean()
+
+    def call(ids):
+        return objective(z, logit_scale=SCALE, ids={"patient": np.array(ids, np.uint32)}).mean()
+
     plain = losses.get("info_nce")(z, logit_scale=SCALE).mean()
     assert call([[1, 2], [1, 2]]) == 0.0  # nothing is left to be told from
     for different in ([[1, 2], [1, 3]], [[1, 2], [3, 2]], [[1, 0], [0, 1]], [[0, 0], [0, 0]]):

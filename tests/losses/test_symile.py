@@ -17,11 +17,17 @@ TOLERANCE = 1e-5  # float32 logits near 20
 
 def check_value_and_gradient(z, present=None, **options):
     objective = losses.get("symile", **options)
-    call = lambda z, scale: objective(z, logit_scale=scale, present=present, key=KEY).mean()
+
+    def call(z, scale):
+        return objective(z, logit_scale=scale, present=present, key=KEY).mean()
+
     value, (d_z, d_scale) = jax.jit(jax.value_and_grad(call, argnums=(0, 1)))(z, SCALE)
     rows = len(z["a"])
     orders = symile_orders(KEY, len(z), rows)
-    oracle = lambda t: reference.symile({m: t[m] for m in z}, float(t["scale"]), orders, present, **options)
+
+    def oracle(t):
+        return reference.symile({m: t[m] for m in z}, float(t["scale"]), orders, present, **options)
+
     expected = numeric_gradient(oracle, {**z, "scale": np.array(SCALE)})
     assert_close(value, oracle({**{m: x.astype(np.float64) for m, x in z.items()}, "scale": SCALE}), TOLERANCE)
     assert_close(d_scale, expected.pop("scale"), 1e-4)
@@ -49,7 +55,10 @@ def test_equals_the_symile_package_with_the_same_shuffles(rng, monkeypatch):
     theirs = package.Symile("n")(given, torch.tensor(SCALE))
     theirs.backward()
     assert not shuffles
-    call = lambda z: losses.get("symile")(z, logit_scale=SCALE, key=KEY).mean()
+
+    def call(z):
+        return losses.get("symile")(z, logit_scale=SCALE, key=KEY).mean()
+
     value, gradient = jax.jit(jax.value_and_grad(call))(z)
     assert_close(value, theirs.detach().numpy(), TOLERANCE)
     assert_close(gradient, {m: x.grad.numpy() for m, x in zip(z, given, strict=True)}, TOLERANCE)
@@ -59,7 +68,10 @@ def test_neutral_modality_absent_everywhere_gives_the_smaller_problem(rng):
     z = unit_rows(rng, 8, 6, "abcd")
     present = {m: np.full(8, m != "d") for m in z}
     objective = losses.get("symile", missing="neutral", mip_scale="sqrt_d_power")
-    call = lambda z, present=None: objective(z, logit_scale=SCALE, present=present, key=KEY).mean()
+
+    def call(z, present=None):
+        return objective(z, logit_scale=SCALE, present=present, key=KEY).mean()
+
     value, gradient = jax.jit(jax.value_and_grad(call))(z, present)
     smaller, smaller_gradient = jax.jit(jax.value_and_grad(call))({m: z[m] for m in "abc"})
     assert_close(value, smaller, 1e-6)
@@ -123,7 +135,10 @@ def test_training_on_an_exclusive_or_succeeds_with_symile_only(rng):
 
     def accuracy(name):
         objective, optimizer = losses.get(name), optax.adamw(0.1, weight_decay=0.01)
-        draw = lambda *shape: rng.uniform(-(5**-0.5), 5**-0.5, shape).astype(np.float32)
+
+        def draw(*shape):
+            return rng.uniform(-(5**-0.5), 5**-0.5, shape).astype(np.float32)
+
         params = {m: {"kernel": draw(5, 16), "bias": draw(16)} for m in "abc"} | {"log_scale": np.float32(-0.3)}
 
         def loss(params, key):

@@ -89,7 +89,10 @@ def test_content_of_absent_items_does_not_matter(batch):
     params, _, step = compiled()
     items = {}
     for m, x in batch.items.items():
-        blank = lambda v, mask=x.mask: np.where(mask.reshape(mask.shape + (1,) * (v.ndim - 2)), v, 1).astype(v.dtype)
+
+        def blank(v, mask=x.mask):
+            return np.where(mask.reshape(mask.shape + (1,) * (v.ndim - 2)), v, 1).astype(v.dtype)
+
         items[m] = replace(x, value=jax.tree.map(blank, x.value))
     close(step(params, replace(batch, items=items)), step(params, batch))
 
@@ -99,7 +102,10 @@ def test_invalid_rows_have_no_influence(batch):
     valid = np.array([True, True, False, True, False, True])
     batch = replace(complete(batch), valid=valid)
     other = make_batch(np.random.default_rng(5))
-    pick = lambda x, y: np.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+
+    def pick(x, y):
+        return np.where(valid.reshape(-1, *(1,) * (x.ndim - 1)), x, y)
+
     changed = replace(batch, items=jax.tree.map(pick, batch.items, complete(other).items))
     close(step(params, changed), step(params, batch), FLOAT32)
 
@@ -167,7 +173,10 @@ def test_fixed_scale_gets_no_gradient(batch):
     method, (params, encode, _) = make_method({**OPTIONS, "objectives": objectives}, SPECS), compiled()
     encoded = encode(params, batch, None, False)
     scales = {k: {"log_scale": jnp.float32(2.0)} for k in objectives}
-    call = lambda s: method.objective(encoded, {"objectives": s}, {}, batch, KEY)[0].mean()
+
+    def call(s):
+        return method.objective(encoded, {"objectives": s}, {}, batch, KEY)[0].mean()
+
     gradient = jax.jit(jax.grad(call))(scales)
     assert gradient["fixed"]["log_scale"] == 0.0
     assert gradient["free"]["log_scale"] != 0.0
@@ -204,7 +213,10 @@ def test_only_the_modalities_of_the_batch_are_encoded(batch):
 def test_logical_axes_match_the_parameters(batch):
     params, *_ = compiled()
     specs = default_method().logical_axes(batch)
-    is_spec = lambda x: isinstance(x, jax.P)
+
+    def is_spec(x):
+        return isinstance(x, jax.P)
+
     assert jax.tree.structure(specs, is_leaf=is_spec) == jax.tree.structure(params)
     for spec, leaf in zip(jax.tree.leaves(specs, is_leaf=is_spec), jax.tree.leaves(params), strict=True):
         assert len(spec) in (0, leaf.ndim)
@@ -241,7 +253,7 @@ def test_wrong_configurations_are_named(change, named):
 
 
 def test_method_without_a_name_is_asked_for_one():
-    with pytest.raises(UserError, match="config.method.name is required; valid: contrastive, masked_autoencoder"):
+    with pytest.raises(UserError, match=r"config\.method\.name is required; valid: contrastive, masked_autoencoder"):
         make_method({}, SPECS)
 
 
@@ -252,7 +264,10 @@ def test_objective_under_a_mesh_equals_one_device(rng):
     method, (params, encode, _) = default_method(), compiled()
     batch = make_batch(rng, rows=8)
     encoded = encode(params, batch, None, False)
-    step = lambda e, p: method.objective(e, p, {}, batch, KEY)[0].mean()
+
+    def step(e, p):
+        return method.objective(e, p, {}, batch, KEY)[0].mean()
+
     scales = {"objectives": params["objectives"]}
     expected = jax.jit(jax.value_and_grad(step, argnums=(0, 1), allow_int=True))(encoded, scales)
     mesh = make_mesh(MeshConfig(replica=2, fsdp=4))

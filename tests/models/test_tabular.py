@@ -25,7 +25,7 @@ def test_values_that_were_not_observed_do_not_matter(rng):
 
 
 def test_missing_and_zero_differ(rng):
-    module, value, params = tower_and_value(rng)
+    module, _value, params = tower_and_value(rng)
     zero = {"value": np.zeros((5, 4), np.float32), "observed": np.ones((5, 4), np.float32)}
     missing = {**zero, "observed": np.zeros((5, 4), np.float32)}
     pooled = [module.apply(params, v, ROWS, False).pooled for v in (zero, missing)]

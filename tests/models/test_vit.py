@@ -73,7 +73,10 @@ def test_hidden_patches_have_no_influence(rng):
     module, value = make("image"), value_of(rng, "image")
     params = parameters(module, value)
     visible = np.broadcast_to(np.array([1, 4]), (4, 2))
-    pooled = lambda v: module.apply(params, v, ROWS, False, visible=visible).pooled.sum()
+
+    def pooled(v):
+        return module.apply(params, v, ROWS, False, visible=visible).pooled.sum()
+
     gradient = image_patches(jax.jit(jax.grad(pooled))(value), 4)
     assert np.any(gradient[:, [1, 4]])
     assert not np.any(gradient[:, [0, 2, 3, 5]])
@@ -83,7 +86,10 @@ def test_hidden_patches_have_no_influence(rng):
 def test_rows_do_not_see_each_other(rng, kind):
     module, value = make(kind), value_of(rng, kind)
     params = parameters(module, value)
-    first = lambda v: module.apply(params, v, ROWS, False).pooled[0].sum()
+
+    def first(v):
+        return module.apply(params, v, ROWS, False).pooled[0].sum()
+
     gradient = jax.jit(jax.grad(first))(value)
     assert np.any(gradient[0])
     assert not np.any(gradient[1:])
