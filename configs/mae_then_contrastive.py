@@ -21,7 +21,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     width, depth = (16, 1) if args.tiny else (64, 2)
     vit = dict(width=width, depth=depth, heads=4, pool="mean")
     patches = dict(image=dict(name="vit", patch=16, **vit), ecg=dict(name="ecg_vit", patch=50, **vit))
-    image, ecg = dict(size=64, mean=0.35, std=0.2), dict(samples=1000)
+    image, ecg = dict(size=64), dict(samples=1000)
     config = ConfigDict()
     config.seed = 0
     config.data = dict(

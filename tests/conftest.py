@@ -8,7 +8,8 @@ from pathlib import Path
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("NPROC", "16")  # with fewer threads than devices XLA's collectives wait for ever
-sys.path.insert(0, str(Path(__file__).parent))
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # most of the time of a test is compilation
+sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import jax
 import numpy as np

@@ -181,7 +181,7 @@ class Trainer:
         return TrainState(params=params, **rest), step
 
     def _start(self) -> TrainState:
-        log.info(describe(self._factory.shardings()[1], self._mesh))
+        log.info(describe(self._factory.shardings[1], self._mesh))
         state = self._factory.fresh(self._experiment.seed)
         untrained = CheckpointStore(self._workdir / FOLDERS["untrained"], keep=1)
         untrained.save(0, state.params, {"step": state.step}, {"step": 0})

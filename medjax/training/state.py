@@ -1,6 +1,7 @@
 """What training carries from step to step, born where it will live on the mesh."""
 
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -42,7 +43,7 @@ class StateFactory:
 
     def fresh(self, seed: int) -> TrainState:
         """Every leaf is made on the devices that hold it."""
-        make = jax.jit(self._make, out_shardings=self.shardings()[0])
+        make = jax.jit(self._make, out_shardings=self.shardings[0])
         return make(jax.random.key(seed), self.batch)
 
     def _make(self, key: jax.Array, batch: Batch) -> TrainState:
@@ -53,9 +54,10 @@ class StateFactory:
     def abstract(self) -> TrainState:
         """Shapes, dtypes and shardings, for restoring."""
         shapes = jax.eval_shape(self._make, jax.random.key(0), self.batch)
-        shardings, _ = self.shardings()
+        shardings, _ = self.shardings
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
+    @cached_property
     def shardings(self) -> tuple[TrainState, list[Placement]]:
         """The sharding of every leaf, and the table of where the parameters lie."""
         shapes = jax.eval_shape(self._make, jax.random.key(0), self.batch)

@@ -15,6 +15,7 @@ from medjax.training import loop
 def recipe(phantom_dir, pytestconfig):
     config = load_config(f"{pytestconfig.rootpath / 'configs' / 'mae_then_contrastive.py'}:tiny,steps=3")
     config.data.dir, config.data.modalities.image.size = str(phantom_dir), 32
+    config.train.eval_every_percent = config.train.checkpoint_every_percent = 100
     return config
 
 

@@ -44,8 +44,9 @@ def _batch(values, valid) -> Batch:
 def step_and_state():
     tx = optax.adam(0.1)
     params = {"w": jnp.float32(2.0)}
-    zero = jnp.int32(0)
-    state = TrainState(zero, params, {"seen": jnp.int32(0)}, tx.init(params), zero, zero)
+    # Each leaf a buffer of its own, since a step takes over those of the state before.
+    step, bad, skipped = (jnp.array(0, jnp.int32) for _ in range(3))
+    state = TrainState(step, params, {"seen": jnp.array(0, jnp.int32)}, tx.init(params), bad, skipped)
     return make_train_step(Squares(), tx, lambda step: 0.1, seed=0), state
 
 
