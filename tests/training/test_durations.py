@@ -8,7 +8,14 @@ from medjax.training.durations import Clock, take_durations
 
 @pytest.mark.parametrize(
     ("value", "unit", "steps"),
-    [(7, "steps", 7), (2, "epochs", 7), (100, "examples", 4), (10, "percent", 5), (0.1, "percent", 1), (0, "epochs", 0)],
+    [
+        (7, "steps", 7),
+        (2, "epochs", 7),
+        (100, "examples", 4),
+        (10, "percent", 5),
+        (0.1, "percent", 1),
+        (0, "epochs", 0),
+    ],
 )
 def test_units_convert_to_whole_steps(value, unit, steps):
     clock = Clock(batch_size=30, examples=100, total_steps=50)
@@ -21,7 +28,9 @@ def test_a_total_cannot_be_a_percentage_of_itself():
 
 
 def test_durations_are_taken_out_of_the_options():
-    rest, found = take_durations({"total_epochs": 3, "keep": 2, "log_every_steps": 1}, ("total", "log_every"), "config.train")
+    rest, found = take_durations(
+        {"total_epochs": 3, "keep": 2, "log_every_steps": 1}, ("total", "log_every"), "config.train"
+    )
     assert rest == {"keep": 2}
     assert found == {"total": (3, "epochs"), "log_every": (1, "steps")}
 

@@ -36,7 +36,9 @@ def test_a_misspelt_key_names_the_nearest(recipe, section, key, hint):
 def test_every_problem_is_named_at_once(recipe):
     recipe["data"]["threds"] = 1
     recipe["data"]["batch_size"] = "many"
-    with pytest.raises(UserError, match=r"threds.*config\.data\.batch_size must be int|config\.data\.batch_size.*threds"):
+    with pytest.raises(
+        UserError, match=r"threds.*config\.data\.batch_size must be int|config\.data\.batch_size.*threds"
+    ):
         stages(recipe)
 
 

@@ -29,7 +29,9 @@ def test_the_second_stage_starts_from_the_towers_of_the_first(recipe, tmp_path):
     for m in first.modalities:
         jax.tree.map(np.testing.assert_array_equal, first.params["towers"][m], second.params["towers"][m])
     fresh = CheckpointStore(tmp_path / "run" / "untrained").restore_params(0)[0]
-    moved = fresh["towers"]["image"]["patch_embed"]["kernel"] != second.params["towers"]["image"]["patch_embed"]["kernel"]
+    moved = (
+        fresh["towers"]["image"]["patch_embed"]["kernel"] != second.params["towers"]["image"]["patch_embed"]["kernel"]
+    )
     assert np.mean(np.asarray(moved)) > 0.9
 
 

@@ -1,0 +1,93 @@
+"""Every recipe trains: on the phantom, and on real data where that is at hand."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from medjax.bin.cli import load_config
+from medjax.data.build import Options, build_dataset
+from medjax.data.sources import PTBXL, Columns, MedMNIST, Table
+from medjax.methods.encoder import load_run
+from medjax.training import loop
+
+ROOT = Path(__file__).parents[2]
+
+
+def _train(spec: str, data: Path, workdir: Path, image_size: int | None = None) -> tuple[list[float], list[str]]:
+    """Training losses, and the modalities whose encoder moved, after a few steps of a tiny recipe."""
+    config = load_config(str(ROOT / "configs" / spec))
+    config.data.dir = str(data)
+    if image_size:
+        config.data.modalities.image.size = image_size
+    config.train.log_every_steps = 1
+    for key in [k for k in config.train if k.startswith("total_")]:
+        del config.train[key]
+    config.train.total_steps = 6
+    config.train.eval_every_percent = config.train.checkpoint_every_percent = 100
+    loop.run(config, workdir)
+    rows = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
+    losses = [r["train/loss"] for r in rows if "train/loss" in r]
+    before, after = (load_run(workdir, c).params["towers"] for c in ("untrained", "last"))
+    moved = [
+        m
+        for m in after
+        if any(not np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (before[m], after[m])), strict=True))
+    ]
+    return losses, moved
+
+
+def _check(losses: list[float], moved: list[str], modalities: set[str]) -> None:
+    assert len(losses) == 6 and np.isfinite(losses).all()
+    assert set(moved) == modalities
+    assert min(losses[3:]) < losses[0]
+
+
+@pytest.mark.parametrize("objective", ["info_nce", "symile", "gram"])
+def test_phantom(objective, phantom_dir, tmp_path):
+    # Symile's three modalities leave the lab values without a loss.
+    expected = {"image", "ecg", "text"} | (set() if objective == "symile" else {"labs"})
+    _check(*_train(f"phantom.py:tiny,objective={objective}", phantom_dir, tmp_path / "run", 32), expected)
+
+
+def test_mae_then_contrastive(phantom_dir, tmp_path):
+    spec = "mae_then_contrastive.py:tiny,stages=autoencoder"
+    _check(*_train(spec, phantom_dir, tmp_path / "run", 32), {"image", "ecg"})
+
+
+def _build(source, directory: Path, **options) -> Path:
+    build_dataset(source, directory, Options(**options), lambda done, total: None)
+    return directory
+
+
+def test_ptbxl(test_data, tmp_path):
+    data = _build(PTBXL(test_data / "ecg_ptbxl100"), tmp_path / "data")
+    _check(*_train("ptbxl.py:tiny", data, tmp_path / "run"), {"ecg", "demographics", "text"})
+
+
+def test_hannover(test_data, tmp_path):
+    columns = Columns(
+        image=("image",),
+        numeric=("crp_val", "ldh_val", "lymphocytes_val", "neutrophils_val", "pco2_val", "po2_val"),
+        label=("ever_icu", "died"),
+        patient="patient_id",
+        example="image_id",
+        split="split",
+    )
+    data = _build(Table(test_data / "cxr_labs_hannover" / "metadata.csv", columns), tmp_path / "data")
+    _check(*_train("hannover.py:tiny", data, tmp_path / "run"), {"image", "labs"})
+
+
+def test_cxr_notes(test_data, tmp_path):
+    columns = Columns(
+        image=("image",), text=("notes",), label=("covid",), patient="patient_id", example="id", split="split"
+    )
+    data = _build(Table(test_data / "cxr_notes" / "metadata.csv", columns), tmp_path / "data")
+    _check(*_train("cxr_notes.py:tiny", data, tmp_path / "run"), {"image", "text"})
+
+
+def test_pneumonia_mnist(test_data, tmp_path):
+    data = _build(MedMNIST(test_data / "cxr_pneumoniamnist" / "pneumoniamnist_dev.npz"), tmp_path / "data")
+    _check(*_train("pneumonia_mnist.py:tiny", data, tmp_path / "run"), {"image", "text"})
