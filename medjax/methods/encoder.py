@@ -54,7 +54,7 @@ class Encoder:
         return self.method.modalities
 
     def scorer(self) -> Scorer | None:
-        """How well a candidate completes other modalities, as the method learnt it; None where it has no such notion."""
+        """How well a candidate completes other modalities; None where the method has no such notion."""
         return self.method.scorer(self.params)
 
     def encode(self, batch: Batch) -> Encoded:
