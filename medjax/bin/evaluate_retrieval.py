@@ -129,10 +129,10 @@ def _statement(s: StatementRetrieval, before: StatementRetrieval) -> str:
 
 def _fill(page: Page, subject: Subject, result: Retrieved, before: Retrieved, header, rows) -> None:
     page.text(
-        "Candidates are all studies of the split that have the modality. A candidate is right if it belongs to the "
-        "query's study or, where text is involved, if its text is identical. Together, the other modalities are scored "
-        "as the objectives of the run were trained: mean of inner products, multilinear inner product, or minus the "
-        "volume, each at its own scale and weight."
+        "Candidates are all studies of the split that have query and target; identical texts are one candidate. A "
+        "candidate is right if it belongs to the query's study or to one with an identical text. Together, the other "
+        "modalities are scored as the objectives of the run were trained: mean of inner products, multilinear inner "
+        "product, or minus the volume, each at its own scale and weight."
     )
     page.table(header, rows)
     for s in result.statements.values():
@@ -144,13 +144,13 @@ def _fill(page: Page, subject: Subject, result: Retrieved, before: Retrieved, he
     page.figure(bars, "recall@10 with intervals")
     shown = _most_telling(result)
     page.heading(f"Similarity: {shown.name.replace('_', ' ')}", 3)
-    part = shown.scores[:_MATRIX, :_MATRIX]
+    part = shown.scores[:_MATRIX][:, shown.own[:_MATRIX]]
     caption = f"The first {len(part)} studies; their own candidates are on the diagonal"
     page.figure(plots.similarity_matrix(part, " + ".join(shown.query), shown.target), caption)
     if _EXAMPLES.value:
         page.heading(f"Nearest neighbours: {shown.name.replace('_', ' ')}", 3)
         page.text("The query is blue; the candidate of the same study has a green frame.")
-        for i in np.linspace(0, shown.gallery - 1, min(_EXAMPLES.value, shown.gallery)).astype(int):
+        for i in np.linspace(0, len(shown.rows) - 1, min(_EXAMPLES.value, len(shown.rows))).astype(int):
             page.cards(_cards(subject, shown, int(i)))
 
 
@@ -162,13 +162,14 @@ def _most_telling(result: Retrieved) -> RetrievalResult:
 
 def _cards(subject: Subject, result: RetrievalResult, query: int) -> list[tuple[str, str]]:
     def show(row: int, modality: str) -> str:
-        return thumbnail(subject.dataset, subject.split, int(result.rows[row]), modality)
+        return thumbnail(subject.dataset, subject.split, row, modality)
 
-    cards = [("query", f"<b>query: {m}</b><br>{show(query, m)}") for m in result.query]
+    row = int(result.rows[query])
+    cards = [("query", f"<b>query: {m}</b><br>{show(row, m)}") for m in result.query]
     best = np.argsort(-result.scores[query], kind="stable")[:_NEIGHBOURS]
-    for place, row in enumerate(best, 1):
-        text = f"<b>{result.target}, place {place}</b><br>{show(int(row), result.target)}"
-        cards.append(("right" if row == query else "", text))
+    for place, column in enumerate(best, 1):
+        text = f"<b>{result.target}, place {place}</b><br>{show(int(result.candidates[column]), result.target)}"
+        cards.append(("right" if column == result.own[query] else "", text))
     return cards
 
 

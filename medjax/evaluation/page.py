@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 _CSS = """
-body{font:15px/1.5 system-ui,sans-serif;color:#1c1c1c;max-width:960px;margin:2em auto;padding:0 1em}
+body{font:15px/1.5 system-ui,sans-serif;color:#1c1c1c;max-width:1150px;margin:2em auto;padding:0 1em}
 h1{font-size:1.6em;margin-bottom:.2em} h2{font-size:1.2em;margin-top:2em;border-bottom:1px solid #ddd}
 h3{font-size:1em;margin-top:1.4em}
 table{border-collapse:collapse;margin:.6em 0;font-size:.93em}

@@ -14,8 +14,10 @@ CUTS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """One direction. gallery: number of candidates, one a study, queried by the same studies. A candidate is right if
-    it belongs to the query's study or, where either side is text, to a study with the same text.
+    """One direction. gallery: number of candidates, one a study, queried by the same studies. Identical texts are one
+    candidate, and a candidate is right if it belongs to the query's study or, where the query has a text, to one with
+    the same text. scores: float32[n, gallery]. own: int[n], the column of each query's own candidate. rows: int[n],
+    of the queries in the split; candidates: int[gallery], of the candidates.
     """
 
     query: tuple[str, ...]
@@ -27,7 +29,9 @@ class RetrievalResult:
     chance_recall: dict[int, float]
     chance_median_rank: float
     scores: np.ndarray
+    own: np.ndarray
     rows: np.ndarray
+    candidates: np.ndarray
 
     @property
     def name(self) -> str:
@@ -53,8 +57,9 @@ def pairwise_retrieval(table: EmbeddingTable, replicates: int = REPLICATES) -> l
     for query, target in permutations(table.embeddings, 2):
         part = table.where(table.all_present((query, target)))
         if len(part) > 1:
-            scores = part.embeddings[query] @ part.embeddings[target].T
-            out.append(_evaluate(part, (query,), target, scores, replicates))
+            first, own = _candidates(part, target)
+            scores = part.embeddings[query] @ part.embeddings[target][first].T
+            out.append(_evaluate(part, (query,), target, scores, first, own, replicates))
     return out
 
 
@@ -68,31 +73,48 @@ def joint_retrieval(
         return None
     queries = {m: part.embeddings[m] for m in query}
     present = {m: part.present[m] for m in query}
-    scores = np.asarray(scorer(queries, part.embeddings[target], target, present))
-    return _evaluate(part, query, target, scores)
+    first, own = _candidates(part, target)
+    scores = np.asarray(scorer(queries, part.embeddings[target][first], target, present))
+    return _evaluate(part, query, target, scores, first, own, REPLICATES)
+
+
+def _candidates(part: EmbeddingTable, target: str) -> tuple[np.ndarray, np.ndarray]:
+    """The studies whose items are the candidates, and the column of each study's own: equal texts share one."""
+    if target != "text":
+        return np.arange(len(part)), np.arange(len(part))
+    _, first, own = np.unique(part.texts, return_index=True, return_inverse=True)
+    order = np.argsort(first)  # in the order of the split
+    return first[order], np.argsort(order)[own.reshape(-1)]
 
 
 def _evaluate(
-    part: EmbeddingTable, query: tuple[str, ...], target: str, scores: np.ndarray, count: int = REPLICATES
+    part: EmbeddingTable,
+    query: tuple[str, ...],
+    target: str,
+    scores: np.ndarray,
+    first: np.ndarray,
+    own: np.ndarray,
+    count: int,
 ) -> RetrievalResult:
-    n = len(part)
-    relevant = np.eye(n, dtype=bool)
-    if "text" in (*query, target):
-        relevant |= part.texts[:, None] == part.texts[None, :]
+    relevant = own[:, None] == np.arange(len(first))[None, :]
+    if "text" in query:
+        relevant |= part.texts[:, None] == part.texts[first][None, :]
     ranks = metrics.ranks(scores, relevant)
     weights = patient_weights(part.patients, count)
     replicates = {k: metrics.recall_at(ranks, k, weights) for k in CUTS}
     return RetrievalResult(
         query=query,
         target=target,
-        gallery=n,
+        gallery=len(first),
         recall={k: summarise(v) for k, v in replicates.items()},
         recall_replicates=replicates,
         median_rank=summarise(metrics.weighted_median(ranks, weights)),
         chance_recall={k: round(metrics.chance_recall(relevant, k), 6) for k in CUTS},
         chance_median_rank=metrics.chance_median_rank(relevant),
         scores=scores,
+        own=own,
         rows=part.rows,
+        candidates=part.rows[first],
     )
 
 

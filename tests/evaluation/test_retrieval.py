@@ -63,6 +63,18 @@ def test_identical_reports_are_the_same_answer(rng):
     assert both["image_to_text"].chance_recall[1] == pytest.approx(0.1)
 
 
+def test_a_wrong_report_that_several_studies_share_takes_one_place(rng):
+    right, wrong = np.eye(2, dtype=np.float32)
+    image = np.stack([right + 2 * wrong] + [right + wrong] * 12)
+    text = np.stack([right] + [wrong] * 12)
+    results = pairwise_retrieval(table({"image": image, "text": text}, texts=np.array([0] + [1] * 12)))
+    there = next(r for r in results if r.name == "image_to_text")
+    assert there.gallery == 2 and list(there.candidates) == [0, 1]
+    assert list(there.own) == [0] + [1] * 12
+    # The first study's own report is second of two; counted by study it would be thirteenth.
+    assert there.recall[5].value == 1
+
+
 def test_between_pictures_and_ecgs_equal_reports_do_not_count(rng):
     texts = np.zeros(40, int)
     (there, _) = pairwise_retrieval(table({"image": unit(rng), "ecg": unit(rng)}, texts=texts))

@@ -81,7 +81,10 @@ class Phantom:
             },
             synthetic=True,
             sensitive=False,
-            notes=("Synthetic data. Scores on it say that the software works, and nothing about medicine.",),
+            notes=(
+                "Synthetic data. Scores on it say that the software works, and nothing about medicine.",
+                "Picture, ECG and lab values share nothing here but the report; between them chance is right.",
+            ),
         )
 
     def studies(self) -> Sequence[Study]:
