@@ -11,8 +11,7 @@ import numpy as np
 from absl import flags
 
 import medjax
-from medjax.data import Batch, DataConfig, Dataset
-from medjax.data import manifest as manifests
+from medjax.data import Batch, Dataset
 from medjax.data.manifest import SPLITS
 from medjax.errors import UserError
 from medjax.evaluation.embeddings import EmbeddingTable, embed_batches
@@ -101,17 +100,6 @@ def load_subject(name: str) -> Subject:
     if not _WORKDIR.value:
         raise UserError("pass --workdir, the folder of a run")
     encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
-    directory = Path(_DATA.value or encoder.config["data"]["dir"])
-    manifest = manifests.load(directory)
-    for m in encoder.modalities:
-        here, there = encoder.manifest.modality(m), manifest.modality(m)
-        if (here.kind, here.names, here.rate) != (there.kind, there.names, there.rate):
-            raise UserError(
-                f"modality {m!r} of {directory} differs in kind, names or rate from what the run was trained on"
-            )
-    options = {**encoder.config["data"], "dir": str(directory), "cache": False}
-    config = DataConfig(**{k: v for k, v in options.items() if k in DataConfig.__dataclass_fields__})
-    # Preprocessing is the run's own: its lab scaling and its tokenizer.
-    dataset = Dataset(config, manifest, encoder.transforms, directory)
+    dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "evaluation" / name
     return Subject(encoder, dataset, _SPLIT.value, output)

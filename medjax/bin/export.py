@@ -9,7 +9,7 @@ from pathlib import Path
 from absl import flags
 
 from medjax.bin import cli
-from medjax.bin.exporting import export_torch, open_dataset
+from medjax.bin.exporting import export_torch
 from medjax.errors import UserError
 from medjax.methods.encoder import load_run
 
@@ -28,7 +28,7 @@ def main() -> None:
     if not _WORKDIR.value:
         raise UserError("pass --workdir, the folder of a run")
     encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
-    dataset = open_dataset(encoder, _DATA.value or encoder.config["data"]["dir"])
+    dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "export" / _FORMAT.value
     found = export_torch(
         encoder, dataset, output, _CHECKPOINT.value, _TOLERANCE.value, _EXAMPLES.value, _OVERWRITE.value

@@ -18,7 +18,6 @@ import tokenizers
 import medjax
 from medjax.convert.card import model_card
 from medjax.data import DataConfig, Dataset
-from medjax.data import manifest as manifests
 from medjax.data.records import decode, decode_text, items_of
 from medjax.data.tokenizer import FOLDER as TOKENIZER
 from medjax.errors import UserError
@@ -44,24 +43,6 @@ class Agreement:
     max_abs_difference: float
     examples: int
     raw_inputs: int
-
-
-def open_dataset(encoder: Encoder, directory: str | Path) -> Dataset:
-    """A data set, read with the encoder's own preprocessing.
-
-    Raises:
-      UserError: there is none, or its modalities differ from those of the training data.
-    """
-    directory = Path(directory)
-    manifest = manifests.load(directory)
-    for m in encoder.modalities:
-        here, there = encoder.manifest.modality(m), manifest.modality(m)
-        if (here.kind, here.names, here.rate) != (there.kind, there.names, there.rate):
-            raise UserError(f"modality {m!r} of {directory} differs in kind, names or rate from the training data")
-    options = {**encoder.config["data"], "dir": str(directory), "cache": False}
-    config = DataConfig(**{k: v for k, v in options.items() if k in DataConfig.__dataclass_fields__})
-    transforms = {m: encoder.transforms[m] for m in encoder.modalities}
-    return Dataset(config, manifest, transforms, directory)
 
 
 def export_torch(

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from medjax.checkpoints import CheckpointStore
+from medjax.data import DataConfig, Dataset
 from medjax.data import manifest as manifests
 from medjax.data.batch import Batch, Items
 from medjax.data.examples import stack
@@ -52,6 +53,22 @@ class Encoder:
     def modalities(self) -> tuple[str, ...]:
         """Those it can embed."""
         return self.method.modalities
+
+    def dataset(self, directory: str | Path | None = None) -> Dataset:
+        """A data set, by default that of the run, read with the encoder's own preprocessing.
+
+        Raises:
+          UserError: there is none, or its modalities differ from those of the training data.
+        """
+        directory = Path(directory or self.config["data"]["dir"])
+        manifest = manifests.load(directory)
+        for m in self.modalities:
+            here, there = self.manifest.modality(m), manifest.modality(m)
+            if (here.kind, here.names, here.rate) != (there.kind, there.names, there.rate):
+                raise UserError(f"modality {m!r} of {directory} differs in kind, names or rate from the training data")
+        options = {**self.config["data"], "dir": str(directory), "cache": False}
+        config = DataConfig(**{k: v for k, v in options.items() if k in DataConfig.__dataclass_fields__})
+        return Dataset(config, manifest, {m: self.transforms[m] for m in self.modalities}, directory)
 
     def scorer(self) -> Scorer | None:
         """How well a candidate completes other modalities; None where the method has no such notion."""

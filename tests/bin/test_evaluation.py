@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import medjax
-from medjax.data import DataConfig, Dataset
 from medjax.evaluation.embeddings import embed_batches
 from medjax.evaluation.retrieval import joint_retrieval, pairwise_retrieval
 from medjax.evaluation.zero_shot import zero_shot
@@ -47,8 +46,7 @@ def evaluated(phantom_run, tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def table_and_encoder(phantom_run):
     encoder = medjax.load(phantom_run)
-    options = {k: v for k, v in encoder.config["data"].items() if k in DataConfig.__dataclass_fields__}
-    dataset = Dataset.open(DataConfig(**options))
+    dataset = encoder.dataset()
     return embed_batches(encoder.encode, dataset.evaluation("test", 16), dataset.manifest.labels), encoder
 
 

@@ -66,7 +66,7 @@ def _entries(folder):
 def to_folder(phantom_run):
     """`to_folder(output, **options)` exports in this process."""
     encoder = load_run(phantom_run)
-    dataset = exporting.open_dataset(encoder, encoder.config["data"]["dir"])
+    dataset = encoder.dataset(encoder.config["data"]["dir"])
     defaults = dict(name="best", tolerance=1e-5, examples=16, overwrite=False)
     return lambda output, **options: exporting.export_torch(encoder, dataset, output, **{**defaults, **options})
 
@@ -199,7 +199,7 @@ def test_bfloat16_run_is_exported_and_compared_in_float32(phantom_run, inputs, t
         config["method"]["towers"][m]["dtype"] = "bfloat16"
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     encoder = load_run(tmp_path / "run")
-    dataset = exporting.open_dataset(encoder, config["data"]["dir"])
+    dataset = encoder.dataset(config["data"]["dir"])
     found = exporting.export_torch(encoder, dataset, tmp_path / "out", "best", 1e-5, 16, False)
     assert found.max_abs_difference <= 1e-5
     texts = {"text": inputs["text"]}
@@ -215,10 +215,10 @@ def test_masked_autoencoder_leaves_its_decoder_behind(phantom_run, inputs, tmp_p
     data = run.config["data"]
     config = {"data": {**data, "modalities": {"ecg": data["modalities"]["ecg"]}}, "method": options}
     transforms = {"ecg": run.transforms["ecg"]}
-    dataset = exporting.open_dataset(run, data["dir"])
+    dataset = run.dataset(data["dir"])
     batch = next(dataset.evaluation("validation", 2))
     encoder = Encoder.create(method, method.init(jax.random.key(0), batch)[0], transforms, run.manifest, config, 3)
-    dataset = exporting.open_dataset(encoder, data["dir"])
+    dataset = encoder.dataset(data["dir"])
     exporting.export_torch(encoder, dataset, tmp_path / "out", "last", 1e-5, 16, False)
     again = medjax.load(str(tmp_path / "out"))
     assert "decoders" in encoder.params and "decoders" not in again.params

@@ -60,7 +60,6 @@ def test_blocks_of_any_size_equal_the_dense_loss(rng, name, block):
     check(value_and_gradient(objective)(z, jnp.float32(14.0), present, ids), dense(name, z, present, ids))
 
 
-@pytest.mark.several_devices
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("impl", ["dense", "gather", "ring"])
 def test_sharded_arrays_equal_one_device(rng, name, impl):
@@ -75,7 +74,6 @@ def test_sharded_arrays_equal_one_device(rng, name, impl):
     check(actual, expected)
 
 
-@pytest.mark.several_devices
 @pytest.mark.parametrize(
     ("name", "impl"), [("info_nce", "ring"), ("info_nce", "gather"), ("gram", "dense"), ("symile", "ring")]
 )
@@ -95,7 +93,6 @@ def test_inside_the_callers_shard_map_equals_one_device(rng, name, impl):
     check(actual, expected)
 
 
-@pytest.mark.several_devices
 def test_one_axis_of_two_equals_one_device(rng):
     z, present, ids = batch(rng)
     mesh = make_mesh(MeshConfig(replica=1, fsdp=4, tensor=2))
@@ -105,7 +102,6 @@ def test_one_axis_of_two_equals_one_device(rng):
     check(actual, dense("info_nce", z, present, ids))
 
 
-@pytest.mark.several_devices
 def test_terms_are_the_same_on_every_mesh(rng):
     z, present, _ids = batch(rng)
     expected = losses.get("symile")(z, logit_scale=14.0, present=present, key=KEY).metrics()
@@ -141,7 +137,6 @@ def test_streamed_losses_store_no_similarity_matrix(name):
     assert temporary_bytes(losses.get(name, impl="dense", **options), rows) > matrix
 
 
-@pytest.mark.several_devices
 @pytest.mark.parametrize("name", ["info_nce", "gram"])
 def test_ring_memory_per_device_does_not_grow_with_devices(name):
     objective = losses.get(name, impl="ring", block=64, **OBJECTIVES[name])

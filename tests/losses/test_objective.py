@@ -99,7 +99,6 @@ def test_policies_without_ids_ask_for_them(z, ids):
         call(z, options={"same_patient": "mask"}, ids=ids)
 
 
-@pytest.mark.several_devices
 def test_place_on_the_mesh_must_be_said(z):
     mesh = make_mesh(MeshConfig(replica=2, fsdp=1), jax.devices()[:2])
     with jax.set_mesh(mesh):

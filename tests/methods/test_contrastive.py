@@ -257,7 +257,6 @@ def test_method_without_a_name_is_asked_for_one():
         make_method({}, SPECS)
 
 
-@pytest.mark.several_devices
 def test_objective_under_a_mesh_equals_one_device(rng):
     from medjax.sharding import MeshConfig, batch_sharding, make_mesh
 

@@ -8,7 +8,6 @@ import nbformat
 import pytest
 
 import medjax
-from medjax.data import DataConfig, Dataset
 from medjax.evaluation.embeddings import embed_batches
 from medjax.evaluation.zero_shot import zero_shot
 
@@ -25,8 +24,7 @@ def test_the_notebook_runs_and_agrees(phantom_run, monkeypatch):
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     printed = "".join(o.get("text", "") for o in outputs)
     encoder = medjax.load(phantom_run)
-    options = {k: v for k, v in encoder.config["data"].items() if k in DataConfig.__dataclass_fields__}
-    dataset = Dataset.open(DataConfig(**options))
+    dataset = encoder.dataset()
     table = embed_batches(encoder.encode, dataset.evaluation("test", 128), dataset.manifest.labels)
     findings = dataset.manifest.findings
     macro = zero_shot(table, encoder.embed_prompts(findings), findings, encoder.scorer()).macro

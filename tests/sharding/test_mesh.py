@@ -46,7 +46,6 @@ def test_sizes_that_do_not_fit_are_named(config, devices):
     assert str(next(iter(config.values()))) in str(error.value)
 
 
-@pytest.mark.several_devices
 def test_mesh_has_automatic_axes_over_all_devices():
     mesh = make_mesh(MeshConfig(replica=2, tensor=2))
     assert dict(mesh.shape) == {"replica": 2, "fsdp": 2, "tensor": 2}
@@ -54,7 +53,6 @@ def test_mesh_has_automatic_axes_over_all_devices():
     assert set(mesh.devices.flat) == set(jax.devices())
 
 
-@pytest.mark.several_devices
 def test_batches_keep_their_rows_in_order_and_each_device_holds_its_part():
     mesh = make_mesh(MeshConfig(replica=2, fsdp=2, tensor=2))
     batch = {"x": np.arange(24.0).reshape(8, 3), "y": np.arange(8) > 3}
@@ -69,7 +67,6 @@ def test_batches_keep_their_rows_in_order_and_each_device_holds_its_part():
             np.testing.assert_array_equal(shard.data, batch[name][start : start + 2])
 
 
-@pytest.mark.several_devices
 def test_replicated_arrays_lie_whole_on_every_device():
     mesh = make_mesh(MeshConfig())
     placed = jax.device_put(np.arange(5), replicated(mesh))
@@ -77,7 +74,6 @@ def test_replicated_arrays_lie_whole_on_every_device():
     assert batch_sharding(mesh).shard_shape((16, 3)) == (2, 3)
 
 
-@pytest.mark.several_devices
 def test_batch_axes_are_those_of_the_mesh_that_is_set():
     assert current_batch_axes() is None
     with jax.set_mesh(make_mesh(MeshConfig())):

@@ -10,8 +10,6 @@ from medjax.models.partitioning import axis_rules, constrain
 from medjax.sharding import ACTIVATION_RULES, MeshConfig, describe, make_mesh, parameter_shardings
 from medjax.sharding.rules import place
 
-pytestmark = pytest.mark.several_devices
-
 
 @pytest.fixture
 def mesh():
