@@ -46,7 +46,6 @@ setup(
         "torch": TORCH,
         "notebooks": NOTEBOOKS,
         "transformers": ["transformers>=5"],
-        "tfds": ["tensorflow-datasets>=4.9.10"],
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "wandb": ["wandb"],

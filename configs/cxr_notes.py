@@ -14,6 +14,7 @@ measure of the picture. Arguments: `:epochs=N`, `:tiny`.
 from ml_collections import ConfigDict
 
 from medjax.config import parse_arg
+from medjax.training.experiment import with_defaults
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -48,5 +49,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
         checkpoint_every_percent=50,
         best_metric="validation/loss",
     )
-    config.mesh = dict(replica=0, fsdp=0, tensor=1)
-    return config
+    return with_defaults(config)

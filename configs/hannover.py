@@ -14,6 +14,7 @@ each other's negatives. There is no text, so it is evaluated by probes and retri
 from ml_collections import ConfigDict
 
 from medjax.config import parse_arg
+from medjax.training.experiment import with_defaults
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -50,5 +51,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
         checkpoint_every_percent=50,
         best_metric="validation/loss",
     )
-    config.mesh = dict(replica=0, fsdp=0, tensor=1)
-    return config
+    return with_defaults(config)

@@ -12,6 +12,7 @@ from ml_collections import ConfigDict
 
 from medjax.config import parse_arg
 from medjax.errors import check_choice
+from medjax.training.experiment import with_defaults
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -35,11 +36,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
     )
     config.optimizer = dict(lr=1e-3, weight_decay=0.05, warmup_percent=10)
     config.train = dict(total_steps=args.steps, log_every_steps=20, eval_every_percent=50, checkpoint_every_percent=50)
-    config.mesh = dict(replica=0, fsdp=0, tensor=1)
     if args.stages == "both":
         config.stages = ("autoencoder", "contrastive")
         config.stage = dict(autoencoder=dict(), contrastive=_contrastive(patches, width, vit))
-    return config
+    return with_defaults(config)
 
 
 def _contrastive(patches: dict, width: int, block: dict) -> dict:

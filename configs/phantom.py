@@ -12,6 +12,8 @@ works on the three modalities that tell the exclusive-or finding together.
 from ml_collections import ConfigDict
 
 from medjax.config import parse_arg
+from medjax.errors import check_choice
+from medjax.training.experiment import with_defaults
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -53,8 +55,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         checkpoint_every_percent=50,
         best_metric="validation/loss",
     )
-    config.mesh = dict(replica=0, fsdp=0, tensor=1)
-    return config
+    return with_defaults(config)
 
 
 def _objectives(name: str) -> dict:
@@ -65,5 +66,6 @@ def _objectives(name: str) -> dict:
         symile=dict(modalities=together, mip_scale="sqrt_d_power"),
         gram=dict(anchor="text"),
     )
+    check_choice("objective", name, ("sum", *every))
     chosen = ("info_nce", "symile") if name == "sum" else (name,)
     return {k: every[k] for k in chosen}

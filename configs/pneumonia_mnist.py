@@ -12,6 +12,7 @@ captions of the same few texts, which count as the same answer. Minutes on 2 CPU
 from ml_collections import ConfigDict
 
 from medjax.config import parse_arg
+from medjax.training.experiment import with_defaults
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -48,5 +49,4 @@ def get_config(arg: str | None = None) -> ConfigDict:
         checkpoint_every_percent=50,
         best_metric="validation/macro_auroc",
     )
-    config.mesh = dict(replica=0, fsdp=0, tensor=1)
-    return config
+    return with_defaults(config)

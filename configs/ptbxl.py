@@ -12,6 +12,8 @@ Sized for an excerpt of a few hundred records at 100 Hz: minutes on 2 CPU cores.
 from ml_collections import ConfigDict
 
 from medjax.config import parse_arg
+from medjax.errors import check_choice
+from medjax.training.experiment import with_defaults
 
 
 def get_config(arg: str | None = None) -> ConfigDict:
@@ -51,8 +53,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
         checkpoint_every_percent=50,
         best_metric="validation/macro_auroc",
     )
-    config.mesh = dict(replica=0, fsdp=0, tensor=1)
-    return config
+    return with_defaults(config)
 
 
 def _objectives(name: str) -> dict:
@@ -61,4 +62,5 @@ def _objectives(name: str) -> dict:
         symile=dict(mip_scale="sqrt_d_power", same_text="mask"),
         gram=dict(anchor="text", same_text="positive"),
     )
+    check_choice("objective", name, every)
     return {name: every[name]}

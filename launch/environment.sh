@@ -9,9 +9,10 @@ make_environment() {
     echo "error: medjax needs Python 3.11 or newer, and $python is not; set PYTHON=/path/to/python3.11" >&2
     return 2
   }
-  [ -x "$dir/bin/python" ] || "$python" -m venv "$dir"
-  local links=()
-  [ -z "${PIP_FIND_LINKS:-}" ] || links=(--find-links "$PIP_FIND_LINKS")
+  # Half an environment, left by a build that was interrupted, has no pip.
+  "$dir/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$dir"
+  local links=() place
+  for place in ${PIP_FIND_LINKS:-}; do links+=(--find-links "$place"); done
   local what=(-c "$root/launch/constraints.txt" -e "$root[$extras]")
   if "$dir/bin/python" -m pip install --quiet uv; then
     local uv=("$dir/bin/python" -m uv pip install --quiet --python "$dir/bin/python")
@@ -20,7 +21,8 @@ make_environment() {
       "${uv[@]}" "${links[@]}" "${what[@]}" && return
     fi
     "${uv[@]}" --torch-backend cpu "${what[@]}" && return
+    echo "the CPU wheels of PyTorch cannot be reached; taking what PyPI has" >&2
     "${uv[@]}" "${what[@]}" && return
   fi
-  "$dir/bin/python" -m pip install --quiet "${links[@]}" "${what[@]}"
+  "$dir/bin/python" -m pip install --quiet ${links[@]+"${links[@]}"} "${what[@]}"
 }

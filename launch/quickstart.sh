@@ -8,7 +8,6 @@ dir="${1:-quickstart}"
 recipe="${RECIPE:-$root/configs/phantom.py}"
 mkdir -p "$dir"
 dir="$(cd "$dir" && pwd)"
-if [ -e "$dir/data" ] && [ ! -e "$dir/data/manifest.json" ]; then rm -r "$dir/data"; fi
 
 echo "== environment in $dir/venv"
 make_environment "$dir/venv" torch "${PYTHON:-python3}"

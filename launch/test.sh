@@ -11,7 +11,7 @@ cd "$root"
 # The newest interpreter above the default's version that runs, among what is on the PATH and in pyenv.
 newer_python() {
   local candidate
-  for candidate in python3.13 python3.12 "$HOME"/.pyenv/versions/3.1[23].*/bin/python; do
+  for candidate in python3.13 python3.12 "${HOME:-}"/.pyenv/versions/3.13.*/bin/python "${HOME:-}"/.pyenv/versions/3.12.*/bin/python; do
     "$candidate" -c 'import sys, venv; sys.exit(not (3, 12) <= sys.version_info < (3, 14))' 2>/dev/null || continue
     echo "$candidate"
     return

@@ -13,6 +13,7 @@ from absl import flags
 
 from medjax.bin import cli
 from medjax.bin.evaluation import Subject, load_subject
+from medjax.data.manifest import Finding
 from medjax.errors import UserError
 from medjax.evaluation import plots
 from medjax.evaluation.bootstrap import Interval, summarise, verdict
@@ -58,11 +59,12 @@ def main() -> None:
     if len(subject.encoder.modalities) < 2 or subject.encoder.scorer() is None:
         raise UserError("this encoder compares no modalities with each other; use evaluate_probe")
     table = subject.table()
-    result = measure(subject.encoder, table)
+    findings = subject.dataset.manifest.findings
+    result = measure(subject.encoder, table, findings)
     if not result.pairwise:
         raise UserError(f"no two studies of the {subject.split} split have two modalities in common")
     untrained = subject.untrained()
-    before = measure(untrained, subject.table(encoder=untrained))
+    before = measure(untrained, subject.table(encoder=untrained), findings)
     about = subject.about(table)
     rows = _rows(result, before)
     header = ("direction", "candidates", *(f"recall@{k}" for k in CUTS), "median rank", "chance @10", "untrained @10")
@@ -77,7 +79,7 @@ def main() -> None:
     subject.save(results, page)
 
 
-def measure(encoder: Encoder, table: EmbeddingTable) -> Retrieved:
+def measure(encoder: Encoder, table: EmbeddingTable, findings: Mapping[str, Finding]) -> Retrieved:
     """All directions, pairwise and joint, and the statements of joint findings."""
     scorer = encoder.scorer()
     pairwise = {r.name: r for r in pairwise_retrieval(table)}
@@ -85,13 +87,14 @@ def measure(encoder: Encoder, table: EmbeddingTable) -> Retrieved:
     if len(table.embeddings) > 2:
         found = [joint_retrieval(table, target, scorer) for target in table.embeddings]
         joint = {r.name: r for r in found if r is not None}
-    return Retrieved(pairwise, joint, _statements(encoder, table, scorer))
+    return Retrieved(pairwise, joint, _statements(encoder, table, findings, scorer))
 
 
-def _statements(encoder: Encoder, table: EmbeddingTable, scorer: Scorer) -> dict[str, StatementRetrieval]:
+def _statements(
+    encoder: Encoder, table: EmbeddingTable, findings: Mapping[str, Finding], scorer: Scorer
+) -> dict[str, StatementRetrieval]:
     """Of the joint findings whose modalities the encoder has."""
-    known = encoder.manifest.findings.items()
-    findings = {k: f for k, f in known if f.joint and set(f.seen_in) <= set(table.embeddings)}
+    findings = {k: f for k, f in findings.items() if f.joint and set(f.seen_in) <= set(table.embeddings)}
     if not findings or "text" not in encoder.modalities:
         return {}
     prompts = encoder.embed_prompts(findings)

@@ -1,4 +1,4 @@
-"""Findings by prompts, without any label: python -m medjax.bin.evaluate_zero_shot --workdir=RUN.
+"""Findings by prompts, without fitting anything: python -m medjax.bin.evaluate_zero_shot --workdir=RUN.
 
 Every finding is scored by how much better a study fits the prompts for its presence than those for its absence, from
 all modalities but text together and from each alone; against chance, against the encoder before training, and against
@@ -22,7 +22,7 @@ from medjax.evaluation.zero_shot import ZeroShot, zero_shot
 _PROMPTS = flags.DEFINE_string(
     "prompts", "", 'JSON {label: {"positive": [...], "negative": [...]}}; default: the data set\'s.'
 )
-_PROBE = flags.DEFINE_bool("probe", True, "Also fit the linear probe, which embeds the training split.")
+_PROBE = flags.DEFINE_bool("probe", True, "On the test split, also fit the linear probe.")
 
 
 def main() -> None:
@@ -39,7 +39,7 @@ def main() -> None:
     untrained = subject.untrained()
     before = subject.table(encoder=untrained)
     control = zero_shot(before, untrained.embed_prompts(findings), findings, untrained.scorer())
-    probe = _probe(subject, table) if _PROBE.value else None
+    probe = _probe(subject, table) if _PROBE.value and subject.split == "test" else None
     _publish(subject, table, findings, result, control, probe)
 
 
@@ -112,10 +112,14 @@ def _probe_macro(result: ZeroShot, probe: ProbeResult | None) -> Interval | str:
 
 def _fill(page: Page, subject: Subject, table, findings, result: ZeroShot, gain, header, rows) -> None:
     page.text(
-        "Each finding is scored by the difference of the mean logits of its positive and negative prompts. No label "
-        "was used. The untrained encoder has the same architecture and random parameters; the linear probe is a "
+        "Each finding is scored by the difference of the mean logits of its positive and negative prompts; nothing is "
+        "fitted. The untrained encoder has the same architecture and its initial parameters; the linear probe is a "
         "logistic regression on the frozen embeddings that was given the labels of the training split."
     )
+    if subject.dataset.manifest.texts_from_labels:
+        page.note("The texts of this data set were made from its labels, so training on them has seen the labels.")
+    if "auroc" in subject.encoder.config["train"].get("best_metric", ""):
+        page.note("The checkpoint was chosen by AUROC on the validation split, whose labels were used for that.")
     page.table(header, rows)
     if gain:
         page.text(f"Macro AUROC above that of the untrained encoder, paired over patients: {gain}: {verdict(gain)}.")

@@ -14,6 +14,7 @@ import medjax
 from medjax.data import Batch, Dataset
 from medjax.data.manifest import SPLITS
 from medjax.errors import UserError
+from medjax.evaluation.bootstrap import REPLICATES
 from medjax.evaluation.embeddings import EmbeddingTable, embed_batches
 from medjax.evaluation.page import Page
 from medjax.methods.encoder import Encoder, load_run
@@ -69,13 +70,14 @@ class Subject:
             },
             "intervals": "95 %, bootstrap over "
             + ("patients" if manifest.patients_known else "examples, since patients are not known")
-            + ", 1000 replicates",
+            + f", {REPLICATES} replicates",
         }
 
     def page(self, title: str, about: dict[str, Any]) -> Page:
         """A page that opens with what was evaluated, on whom, and how sure the numbers are."""
         data = about["data"]
         who = f"{data['examples']} studies of {data['patients']} patients, {data['split']} split of {data['name']}"
+        who += f" (licence: {data['licence']})"
         page = Page(
             title, f"{about['workdir']}, step {about['checkpoint']['step']}; {who}; intervals: {about['intervals']}"
         )

@@ -58,7 +58,7 @@ def export_torch(
     try:
         import medjax.torch
     except ImportError as error:
-        raise UserError(f"the export needs PyTorch ({error}); pip install 'medjax[torch]'") from None
+        raise UserError(f"the export needs PyTorch ({error}); pip install torch") from None
     encoder = exported.in_float32(encoder)
     with _published(output, overwrite) as folder:
         write_model(encoder, folder)
@@ -140,6 +140,7 @@ def write_description(encoder: Encoder, folder: Path, name: str, found: Agreemen
             "synthetic": manifest.synthetic,
             "licence": manifest.licence,
             "sensitive": manifest.sensitive,
+            "texts_from_labels": manifest.texts_from_labels,
             "manifest_sha256": manifest.digest(),
             "training_examples": manifest.splits["train"].examples,
         },

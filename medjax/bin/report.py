@@ -4,6 +4,7 @@ Reads the training metrics, the results.json of every evaluation and the export'
 report.html, and prints a short table.
 """
 
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -55,8 +56,9 @@ def _history(workdir: Path) -> dict[int, dict[str, float]]:
         raise UserError(f"no run at {workdir}: metrics.jsonl is missing; give the --workdir of medjax.bin.train")
     history: dict[int, dict[str, float]] = {}
     for line in path.read_text().splitlines():
-        row = json.loads(line)
-        history.setdefault(row.pop("step"), {}).update(row)
+        with contextlib.suppress(ValueError):  # a killed run leaves half a line
+            row = json.loads(line)
+            history.setdefault(row.pop("step"), {}).update(row)
     return dict(sorted(history.items()))
 
 
@@ -64,9 +66,9 @@ def summarise_run(
     history: Mapping[int, Mapping[str, float]], found: Mapping[str, Mapping[str, Any]], export: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """What summary.json holds; parts that were not run are absent."""
-    trained = {step: row for step, row in history.items() if "train/loss" in row}
+    trained = {step: row for step, row in history.items() if row.get("train/loss") is not None}
     if not trained:
-        raise UserError("metrics.jsonl holds no training loss; train for at least one step")
+        raise UserError("metrics.jsonl holds no finite training loss; train for at least one step")
     first, last = trained[min(trained)], trained[max(trained)]
     summary: dict[str, Any] = {
         "medjax": medjax.__version__,
@@ -101,23 +103,23 @@ def _rows(summary: Mapping[str, Any]) -> list[tuple[str, object, str]]:
     ]
     if zero_shot := summary.get("zero_shot"):
         if zero_shot["macro_auroc"]:
-            rows.append(("zero-shot macro AUROC", Interval(**zero_shot["macro_auroc"]), "0.500"))
+            rows.append(("zero-shot macro AUROC", Interval.of(zero_shot["macro_auroc"]), "0.500"))
         rows += [
-            (f"zero-shot {k} (joint)", Interval(**f["auroc"]), "0.500")
+            (f"zero-shot {k} (joint)", Interval.of(f["auroc"]), "0.500")
             for k, f in zero_shot["joint_findings"].items()
             if f["auroc"]
         ]
     every = {**summary.get("retrieval", {}), **summary.get("joint_retrieval", {})}
     rows += [
-        (f"{_spoken(k)} recall@10", Interval(**r["recall@10"]), f"{r['chance']['recall@10']:.3f}")
+        (f"{_spoken(k)} recall@10", Interval.of(r["recall@10"]), f"{r['chance']['recall@10']:.3f}")
         for k, r in every.items()
         if k.endswith("_to_text") or len(every) <= 4
     ]
     for k, s in summary.get("joint_findings", {}).items():
-        rows.append((f"{k}, right statement", Interval(**s["accuracy"]), "0.500"))
+        rows.append((f"{k}, right statement", Interval.of(s["accuracy"]), "0.500"))
     for k, of in summary.get("probe", {}).items():
         if of["trained"]["macro_auroc"]:
-            rows.append((f"linear probe, {k}", Interval(**of["trained"]["macro_auroc"]), "0.500"))
+            rows.append((f"linear probe, {k}", Interval.of(of["trained"]["macro_auroc"]), "0.500"))
     if export := summary.get("export"):
         rows.append(("export, largest difference", f"{export['max_abs_difference']:.1e}", ""))
     return rows
@@ -127,31 +129,37 @@ def _spoken(name: str) -> str:
     return name.replace("_to_", " to ").replace("+", " + ")
 
 
+def _data(summary: Mapping[str, Any]) -> str:
+    data = summary.get("data")
+    return f"; data: {data['name']}, licence: {data['licence']}" if data else ""
+
+
 def _page(workdir: Path, output: Path, history, found, summary, rows) -> Page:
-    page = Page(f"Run {workdir.name}", f"medjax {medjax.__version__}")
+    page = Page(f"Run {workdir.absolute().name}", f"medjax {medjax.__version__}{_data(summary)}")
     for note in summary.get("data", {}).get("notes", ()):
         page.note(note)
     page.table(("what", "value", "chance"), rows)
     page.heading("Training")
-    steps = [s for s, row in history.items() if "train/loss" in row]
+    steps = [s for s, row in history.items() if row.get("train/loss") is not None]
     losses = [history[s]["train/loss"] for s in steps]
     validation = [(s, row["validation/loss"]) for s, row in history.items() if row.get("validation/loss") is not None]
     page.figure(plots.learning_curve(steps, losses, validation), "Loss by step")
     if zero_shot := summary.get("zero_shot"):
         every = {**zero_shot["findings"], **{f"{k} (joint)": f for k, f in zero_shot["joint_findings"].items()}}
-        scored = [(k, Interval(**f["auroc"])) for k, f in every.items() if f["auroc"]]
+        scored = [(k, Interval.of(f["auroc"])) for k, f in every.items() if f["auroc"]]
         if scored:
             page.heading("Zero-shot findings")
             page.figure(plots.intervals(scored, 0.5, "AUROC"), "AUROC of every finding by prompts, 95 % intervals")
     directions = {**summary.get("retrieval", {}), **summary.get("joint_retrieval", {})}
     if directions:
         page.heading("Retrieval")
-        values = [Interval(**r["recall@10"]) for r in directions.values()]
+        values = [Interval.of(r["recall@10"]) for r in directions.values()]
         chance = [r["chance"]["recall@10"] for r in directions.values()]
         page.figure(plots.recall_bars([_spoken(k) for k in directions], values, chance, "recall@10"), "recall@10")
     for name in found:
         target = os.path.relpath(workdir / "evaluation" / name / "report.html", output)
-        page.link(target, f"{_EVALUATIONS[name]} in full, with curves and examples")
+        if not target.startswith(".."):  # a page elsewhere must not tell where this one's folder lies
+            page.link(target, f"{_EVALUATIONS[name]} in full, with curves and examples")
     return page
 
 

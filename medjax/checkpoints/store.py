@@ -18,14 +18,19 @@ log = logging.getLogger("medjax")
 
 
 class CheckpointStore:
-    """The checkpoints in one folder, a sub-folder a step, each with "params", "rest" and "meta"."""
+    """The checkpoints in one folder, a sub-folder a step, each with "params", "rest" and "meta".
 
-    def __init__(self, directory: str | Path, keep: int = 2):
+    read_only: for readers, who must change nothing while a run may still be writing.
+    """
+
+    def __init__(self, directory: str | Path, keep: int = 2, read_only: bool = False):
         self._directory = Path(directory).absolute()
-        self._keep = keep
+        self._keep, self._read_only = keep, read_only
         self._manager = self._open()
 
     def _open(self) -> ocp.CheckpointManager:
+        if self._read_only:
+            return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(read_only=True))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.LatestN(self._keep),
             enable_async_checkpointing=False,
@@ -49,7 +54,7 @@ class CheckpointStore:
     def latest_valid_step(self) -> int | None:
         """The newest step whose files are all as they were sealed; None if there is none.
 
-        A damaged newer one is moved to the folder "damaged", and said so in the log.
+        A damaged newer one is moved to the folder "damaged", and said so in the log; a reader passes over it.
         """
         found = None
         for step in reversed(self.steps()):
@@ -58,6 +63,8 @@ class CheckpointStore:
             if wrong is None:
                 found = step
                 break
+            if self._read_only:
+                continue
             log.warning("checkpoint %s is damaged (%s); it is kept in %s", step, wrong, self._directory / "damaged")
             if jax.process_index() == 0:
                 aside = self._directory / "damaged"

@@ -24,8 +24,8 @@ def model_card(about: Mapping[str, Any], config: Mapping[str, Any], preprocessin
     synthetic = " (**synthetic data: scores say nothing about medicine**)" if data["synthetic"] else ""
     labels = (
         "No label of the data set entered the loss or the preprocessing."
-        if set(objectives.values()) <= _WITHOUT_LABELS
-        else "Labels may have entered the loss: see the objectives."
+        if set(objectives.values()) <= _WITHOUT_LABELS and not data["texts_from_labels"]
+        else "Labels may have entered the loss, through the objectives or through texts that were made from them."
     )
     sensitive = "The data are marked sensitive: ask who is responsible for them before passing this on. "
     sensitive = sensitive if data["sensitive"] else ""

@@ -190,6 +190,7 @@ class _Writer:
             licence=schema.licence,
             synthetic=schema.synthetic,
             sensitive=schema.sensitive,
+            texts_from_labels=schema.texts_from_labels,
             patients_known=schema.patients_known,
             modalities=modalities,
             labels=schema.labels,

@@ -29,6 +29,7 @@ class Examples:
         self._counts = {m: max_items.get(m, 1) for m in transforms}
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
         self._failures = 0
+        self._warned: set[str] = set()
         self._labels = (labels,)
 
     def __len__(self) -> int:
@@ -91,10 +92,19 @@ class Examples:
     def _items(self, modality: str, prepared: list[Any], rng: np.random.Generator | None) -> dict[str, Any]:
         transform, n = self._transforms[modality], self._counts[modality]
         if len(prepared) > n:
+            self._warn_of_more(modality, len(prepared))
             chosen = range(n) if rng is None else np.sort(rng.choice(len(prepared), n, replace=False))
             prepared = [prepared[i] for i in chosen]
         values = [transform.finish(x, rng) for x in prepared] + [transform.empty()] * (n - len(prepared))
         return {"value": stack(values), "mask": np.arange(n) < len(prepared)}
+
+    def _warn_of_more(self, modality: str, found: int) -> None:
+        if modality not in self._warned:
+            self._warned.add(modality)
+            log.warning(
+                "a study has %d items of %s and config.data.max_items takes %d; further such studies are not mentioned",
+                *(found, modality, self._counts[modality]),
+            )
 
 
 def stack(rows: list[Any]) -> Any:

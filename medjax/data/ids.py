@@ -17,11 +17,6 @@ def hash_id(text: str, key: bytes = b"") -> np.ndarray:
     return np.frombuffer(digest, np.uint32).copy()
 
 
-def hex_id(value: np.ndarray) -> str:
-    """The 16 hexadecimal digits of a hashed id, for files and reports."""
-    return np.asarray(value, np.uint32).tobytes().hex()
-
-
 def text_id(text: str) -> np.ndarray:
     """uint32[2]: the hash of a report up to case and white space; equal reports are the same answer in retrieval."""
     return hash_id(re.sub(r"\s+", " ", text).strip().lower())

@@ -60,7 +60,9 @@ class Split:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A data set. `patients_known` is false where every example counts as a patient of its own."""
+    """A data set. patients_known: false where every example counts as a patient of its own. texts_from_labels: true
+    where the texts were made from the labels, so that who learns from the texts has seen the labels.
+    """
 
     name: str
     source: str
@@ -75,6 +77,7 @@ class Manifest:
     notes: tuple[str, ...] = ()
     rejected: int = 0
     tokenizer: str | None = None
+    texts_from_labels: bool = False
     format: str = FORMAT
 
     def save(self, directory: Path) -> None:

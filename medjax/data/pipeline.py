@@ -25,7 +25,8 @@ class DataConfig:
     """dir: the data set. modalities: `{name: transform options}`, what is read of it. batch_size: global.
     max_items: items a study may bring per modality (views, sections); the rest are left out, at random in training.
     max_invalid_fraction: share of unreadable examples in a batch beyond which training stops. threads: reading ahead;
-    0 reads between steps. cache: keep decoded records in memory, for data sets that fit.
+    0 reads between steps. verify: compare every shard with its checksum at the start. cache: keep
+    decoded records in memory, for data sets that fit.
     """
 
     dir: str | None
@@ -34,6 +35,7 @@ class DataConfig:
     max_items: dict[str, int] = field(default_factory=dict)
     max_invalid_fraction: float = 0.05
     threads: int = 4
+    verify: bool = False
     cache: bool = False
 
 
@@ -57,6 +59,8 @@ class Dataset:
             raise UserError("config.data.dir is not set; pass --config.data.dir=DIR, made by medjax.bin.build_dataset")
         directory = Path(config.dir)
         manifest = manifests.load(directory)
+        if config.verify:
+            manifests.verify(manifest, directory)
         transforms = make_transforms(config.modalities, manifest, directory)
         for name in config.max_items:
             check_choice("modality in config.data.max_items", name, transforms)

@@ -1,6 +1,6 @@
 """Intervals by resampling patients, since studies of one patient are not independent."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,8 +17,13 @@ class Interval:
     high: float
 
     def as_dict(self) -> dict[str, float]:
-        """For results.json."""
-        return {k: round(float(v), 6) for k, v in asdict(self).items()}
+        """For results.json; null where there is no number."""
+        return {k: round(float(v), 6) if np.isfinite(v) else None for k, v in asdict(self).items()}
+
+    @classmethod
+    def of(cls, values: Mapping[str, float | None]) -> "Interval":
+        """The inverse of `as_dict`."""
+        return cls(**{k: float("nan") if v is None else v for k, v in values.items()})
 
     def __str__(self) -> str:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
@@ -35,11 +40,6 @@ def patient_weights(patients: np.ndarray, replicates: int = REPLICATES, seed: in
     count = int(patients.max()) + 1
     draws = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), size=replicates)
     return np.concatenate([np.ones((1, len(patients))), draws[:, patients]])
-
-
-def interval(metric: Callable[[np.ndarray], np.ndarray], weights: np.ndarray) -> Interval:
-    """The interval of `metric`, which maps weights [r, n] to values [r] (NaN where a replicate has none)."""
-    return summarise(metric(weights))
 
 
 def summarise(values: np.ndarray) -> Interval:

@@ -10,6 +10,8 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.nda
 
     scores: [n]. labels: bool[n]. weights: [r, n], how often each example counts.
     """
+    if not len(scores):
+        return np.full(len(weights), np.nan)
     order = np.argsort(scores, kind="stable")
     scores, labels, weights = scores[order], labels[order].astype(bool), weights[:, order]
     starts = np.flatnonzero(np.r_[True, np.diff(scores) > 0])

@@ -99,6 +99,8 @@ def _one(table: EmbeddingTable, name: str, finding: Finding, prompts, scorer, we
     alone = {}
     for m in queries:
         some = counted & table.present[m]
+        if len(np.unique(labels[some])) < 2:
+            continue
         value = metrics.auroc(_score(table, [m], prompts, scorer)[some], labels[some] == 1, weights[:, some])
         alone[m] = summarise(value)
     return FindingResult(name, finding.joint, positives, negatives, scores, counted, summarise(values), values, alone)

@@ -31,11 +31,6 @@ class Relation:
         check_choice("same_patient", self.same_patient, POLICIES)
         check_choice("same_text", self.same_text, POLICIES)
 
-    @property
-    def several_answers(self) -> bool:
-        """Whether a row may have positives beside its own."""
-        return "positive" in (self.same_patient, self.same_text)
-
     def describe(self, present: jax.Array, ids: Mapping | None, axis_name: AxisName) -> dict:
         """Per-row metadata: `present` bool[b], `row` int32[b] (global) and the ids the policies need, uint32[b, 2]."""
         out = {"present": present, "row": global_rows(present.shape[0], axis_name)}

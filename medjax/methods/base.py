@@ -45,7 +45,7 @@ class Method(Protocol):
     modalities: tuple[str, ...]
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, State]:
-        """Fresh parameters and state; of `batch` only the shapes matter."""
+        """Fresh parameters and state; what a method centres at the start, it centres on `batch`."""
 
     def logical_axes(self, batch: Batch) -> Params:
         """The tree of `init`'s parameters with a PartitionSpec of logical names in each leaf."""

@@ -37,6 +37,16 @@ class TermConfig:
     max_scale: float | None = None
     learn_scale: bool = True
 
+    def __post_init__(self):
+        if self.scale is not None and self.scale <= 0:
+            raise UserError(
+                f"the scale of objective {self.name!r} is a multiplier and must be positive, got {self.scale}"
+            )
+        if self.max_scale is not None and self.max_scale < 0:
+            raise UserError(
+                f"max_scale of objective {self.name!r} must be positive, or 0 for none, got {self.max_scale}"
+            )
+
 
 @dataclass(frozen=True)
 class ContrastiveConfig:

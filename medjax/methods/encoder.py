@@ -60,7 +60,10 @@ class Encoder:
         Raises:
           UserError: there is none, or its modalities differ from those of the training data.
         """
-        directory = Path(directory or self.config["data"]["dir"])
+        directory = directory or self.config["data"]["dir"]
+        if not directory:
+            raise UserError("an export does not say where its data lie; name a data set, with --data=DIR in programs")
+        directory = Path(directory)
         manifest = manifests.load(directory)
         for m in self.modalities:
             here, there = self.manifest.modality(m), manifest.modality(m)
@@ -160,7 +163,7 @@ def _find(workdir: Path, checkpoint: str) -> tuple[CheckpointStore, int]:
     folder = workdir / FOLDERS.get(checkpoint, FOLDERS["last"])
     if not folder.is_dir():
         raise UserError(f"the run at {workdir} has no {checkpoint} checkpoint yet")
-    store = CheckpointStore(folder)
+    store = CheckpointStore(folder, read_only=True)
     step = int(checkpoint) if checkpoint.isdigit() else store.latest_valid_step()
     if step is None:
         raise UserError(f"the run at {workdir} has no sound {checkpoint} checkpoint")

@@ -1,9 +1,11 @@
 """A whole recipe, checked before any device is touched."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from medjax.config import build, merge, to_dict
 from medjax.data import DataConfig
@@ -81,6 +83,26 @@ class Experiment:
         """The same, with the towers of another run to start from."""
         changes = {"dir": str(workdir), "include": self.warm_start.include}
         return replace(self, warm_start=WarmStart(**changes), resolved={**self.resolved, "warm_start": changes})
+
+
+_DEFAULTS = {
+    "data": DataConfig,
+    "optimizer": OptimizerConfig,
+    "train": TrainConfig,
+    "mesh": MeshConfig,
+    "warm_start": WarmStart,
+}
+
+
+def with_defaults(config: ConfigDict) -> ConfigDict:
+    """A recipe with every option that it leaves at its default, so that the command line can set them all."""
+    for section, cls in _DEFAULTS.items():
+        given = config.get(section, ConfigDict())
+        for f in fields(cls):
+            if f.name not in given and f.default is not MISSING:
+                given[f.name] = f.default
+        config[section] = given
+    return config
 
 
 def stages(config: Mapping[str, Any]) -> list[tuple[str, Experiment]]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from medjax.errors import UserError
 from medjax.methods import make_method
 from medjax.methods.encoder import FOLDERS, load_run
 from medjax.models.partitioning import axis_rules
-from medjax.sharding import ACTIVATION_RULES, describe, is_main, make_mesh, to_global
+from medjax.sharding import ACTIVATION_RULES, BATCH_AXES, describe, is_main, make_mesh, to_global
 from medjax.training.experiment import Experiment, stages
 from medjax.training.metrics import MetricWriter, Progress, start_logging
 from medjax.training.optimizer import make_optimizer, make_schedule
@@ -70,6 +71,7 @@ class Trainer:
     """One stage in its workdir, on a mesh that is set."""
 
     def __init__(self, experiment: Experiment, dataset: Dataset, workdir: Path, mesh: jax.sharding.Mesh):
+        _check_devices(experiment, mesh)
         self._experiment, self._dataset, self._workdir, self._mesh = experiment, dataset, workdir, mesh
         self._method = make_method(experiment.method, _specs(dataset))
         self._steps = experiment.steps(dataset.manifest.splits["train"].examples)
@@ -151,7 +153,9 @@ class Trainer:
             writer.write(step, self._validation)
             shown = (f"{k.split('/')[1]} {v:.4f}" for k, v in self._validation.items() if k.count("/") == 1)
             log.info("validation at step %d: %s", step, ", ".join(shown))
-            self._keep_best(state, step)
+            # A stop adds an evaluation, but no candidate: the best is that of a run that never stopped.
+            if step == self._steps["total"] or self._due("eval_every", step, 0):
+                self._keep_best(state, step)
         if self._due("checkpoint_every", step, last):
             self._store.save(step, state.params, state.without_params(), self._meta(step))
 
@@ -162,7 +166,7 @@ class Trainer:
                 f"config.train.best_metric={name!r} is not measured; there are {', '.join(self._validation)}"
             )
         value = self._validation[name] * (1 if name.endswith("loss") else -1)
-        if self._best_value is None or value < self._best_value:
+        if math.isfinite(value) and (self._best_value is None or value < self._best_value):
             self._best_value = value
             self._best.save(step, state.params, {"step": state.step}, self._meta(step))
 
@@ -191,3 +195,19 @@ class Trainer:
             source = load_run(warm.dir, "last")
             state = replace(state, params=take_parameters(state.params, source.params, warm.include))
         return state
+
+
+def _check_devices(experiment: Experiment, mesh: jax.sharding.Mesh) -> None:
+    """Raises UserError for what would fail only after the first step or evaluation."""
+    size, devices = experiment.data.batch_size, math.prod(mesh.shape[a] for a in BATCH_AXES)
+    if size % devices:
+        near = max(size // devices, 1) * devices
+        raise UserError(
+            f"config.data.batch_size={size} does not divide by the {devices} devices of the batch; use {near}"
+        )
+    metric = experiment.train.best_metric
+    if jax.process_count() > 1 and not metric.endswith("loss"):
+        raise UserError(
+            f"config.train.best_metric={metric!r} is measured by single processes only; with several pass "
+            "--config.train.best_metric=validation/loss"
+        )

@@ -5,6 +5,7 @@ import logging
 import math
 import sys
 import time
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,15 @@ def _start_wandb(workdir: Path, config: Mapping[str, Any], project: str):
         raise UserError(
             "config.train.wandb_project needs the package wandb; pip install wandb, or leave it empty"
         ) from None
-    return wandb.init(project=project, dir=str(workdir), config=dict(config), id=workdir.name, resume="allow")
+    name = workdir / "wandb_id"
+    if not name.is_file():
+        name.write_text(uuid.uuid4().hex)
+    return wandb.init(project=project, dir=str(workdir), config=_public(config), id=name.read_text(), resume="allow")
+
+
+def _public(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The configuration without the places of files."""
+    return {k: _public(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "dir"}
 
 
 class Progress:
@@ -122,7 +131,8 @@ def start_logging(workdir: Path, active: bool) -> None:
     to_file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     log.addHandler(to_file)
     console = logging.StreamHandler(sys.stderr)
-    console.setFormatter(logging.Formatter("%(message)s"))
+    # On a terminal the line that moves gives way to what stays.
+    console.setFormatter(logging.Formatter("\r%(message)s\x1b[K" if sys.stderr.isatty() else "%(message)s"))
     if sys.stderr.isatty():
         console.addFilter(lambda record: not record.getMessage().startswith("step "))
     log.addHandler(console)

@@ -16,7 +16,10 @@ from medjax.training.experiment import Experiment
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
 # What may differ when a run goes on: how often things happen, where data and devices lie, how fast data are read.
-_FREE = ("data.dir", "data.threads", "mesh", "train.keep", "train.wandb_project", "warm_start.dir")
+_FREE = (
+    *("data.dir", "data.threads", "data.cache", "data.verify", "data.max_invalid_fraction"),
+    *("mesh", "train.keep", "train.max_bad_steps", "train.wandb_project", "warm_start.dir"),
+)
 
 
 def describe_run(experiment: Experiment, workdir: Path, dataset: Dataset) -> None:
@@ -36,7 +39,8 @@ def describe_run(experiment: Experiment, workdir: Path, dataset: Dataset) -> Non
     versions = {"medjax": __version__, **{p: importlib.metadata.version(p) for p in _PACKAGES}}
     about = {"packages": versions, "data_manifest_sha256": dataset.manifest.digest()}
     (workdir / "versions.json").write_text(json.dumps(about, indent=1) + "\n")
-    path.write_text(json.dumps(experiment.resolved, indent=1) + "\n")
+    data = {**experiment.resolved["data"], "dir": str(dataset.directory.absolute())}
+    path.write_text(json.dumps({**experiment.resolved, "data": data}, indent=1) + "\n")
 
 
 def _check_same(experiment: Experiment, workdir: Path, dataset: Dataset) -> None:

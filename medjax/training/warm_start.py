@@ -5,7 +5,7 @@ import re
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 
 from medjax.errors import UserError
 
@@ -32,7 +32,7 @@ def take_parameters(params: Any, source: Any, include: str) -> Any:
             wrong.append(f"{name}: {list(new.shape)} there, {list(old.shape)} here")
             return old
         taken.append(name)
-        return jax.device_put(jnp.asarray(new, old.dtype), old.sharding)
+        return jax.device_put(np.asarray(new, old.dtype), old.sharding)
 
     out = jax.tree_util.tree_map_with_path(one, params)
     if wrong:

@@ -184,6 +184,18 @@ def test_a_save_that_was_not_finished_is_not_used(store, eight, tmp_path):
     assert store.latest_valid_step() == 1
 
 
+def test_a_reader_passes_over_what_is_not_finished_and_changes_nothing(store, eight, tmp_path):
+    save(store, eight, 1, 2)
+    (tmp_path / "checkpoints" / "2" / integrity.FILE).unlink()  # as while a run is saving it
+    before = sorted(tmp_path.rglob("*"))
+    reader = CheckpointStore(tmp_path / "checkpoints", read_only=True)
+    assert reader.latest_valid_step() == 1
+    found, meta = reader.restore_params(1)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), found, tree(1, eight))
+    assert meta["step"] == 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_unreadable_checksums_are_damage(store, eight, tmp_path):
     save(store, eight, 1, 2)
     (tmp_path / "checkpoints" / "2" / integrity.FILE).write_text('{"params')

@@ -34,9 +34,7 @@ def test_the_interval_covers_the_truth_as_often_as_it_says(rng):
     covered = 0
     for seed in range(200):
         values = rng.normal(size=60)
-        got = bootstrap.interval(
-            lambda w, v=values: weighted_mean(v, w), bootstrap.patient_weights(np.arange(60), 300, seed)
-        )
+        got = bootstrap.summarise(weighted_mean(values, bootstrap.patient_weights(np.arange(60), 300, seed)))
         assert got.low <= got.value <= got.high
         covered += got.low <= 0 <= got.high
     # 95 % of 200 is 190; the percentile bootstrap of 60 values covers a little less, and 4 sigma are 12.
@@ -48,7 +46,7 @@ def test_intervals_over_patients_are_wider_than_over_their_repeated_studies(rng)
     patients = np.repeat(np.arange(20), 10)
 
     def width(groups):
-        got = bootstrap.interval(lambda w: weighted_mean(values, w), bootstrap.patient_weights(groups))
+        got = bootstrap.summarise(weighted_mean(values, bootstrap.patient_weights(groups)))
         return got.high - got.low
 
     # Ten equal studies a patient: sqrt(10) = 3.2 times as wide.

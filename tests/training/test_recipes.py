@@ -10,6 +10,7 @@ import pytest
 from medjax.bin.cli import load_config
 from medjax.data.build import Options, build_dataset
 from medjax.data.sources import PTBXL, Columns, MedMNIST, Table
+from medjax.errors import UserError
 from medjax.methods.encoder import load_run
 from medjax.training import loop
 
@@ -52,6 +53,13 @@ def test_phantom(objective, phantom_dir, tmp_path):
     _check(*_train(f"phantom.py:tiny,objective={objective}", phantom_dir, tmp_path / "run", 32), expected)
 
 
+@pytest.mark.parametrize("modalities", ["image+ecg+labs+text", "image+labs", "ecg+text"])
+def test_table(modalities, phantom_dir, tmp_path):
+    spec = f"table.py:modalities={modalities},width=16,depth=1,batch=16"
+    size = 32 if "image" in modalities else None
+    _check(*_train(spec, phantom_dir, tmp_path / "run", size), set(modalities.split("+")))
+
+
 def test_mae_then_contrastive(phantom_dir, tmp_path):
     spec = "mae_then_contrastive.py:tiny,stages=autoencoder"
     _check(*_train(spec, phantom_dir, tmp_path / "run", 32), {"image", "ecg"})
@@ -91,3 +99,22 @@ def test_cxr_notes(test_data, tmp_path):
 def test_pneumonia_mnist(test_data, tmp_path):
     data = _build(MedMNIST(test_data / "cxr_pneumoniamnist" / "pneumoniamnist_dev.npz"), tmp_path / "data")
     _check(*_train("pneumonia_mnist.py:tiny", data, tmp_path / "run"), {"image", "text"})
+
+
+@pytest.mark.parametrize("recipe", ["phantom.py", "ptbxl.py"])
+def test_an_unknown_objective_names_the_nearest(recipe):
+    with pytest.raises(UserError, match="unknown objective 'symil'; did you mean 'symile'"):
+        load_config(f"{ROOT / 'configs' / recipe}:objective=symil")
+
+
+def test_every_option_at_its_default_can_be_set():
+    for path in (ROOT / "configs").glob("*.py"):
+        config = load_config(str(path))
+        assert config.train.wandb_project == "" and config.optimizer.clip_norm == 1.0 and config.warm_start.dir == ""
+
+
+def test_a_batch_that_the_devices_cannot_share_is_refused_before_the_start(phantom_dir, tmp_path):
+    config = load_config(str(ROOT / "configs" / "phantom.py:tiny"))
+    config.data.dir, config.data.batch_size, config.data.modalities.image.size = str(phantom_dir), 20, 32
+    with pytest.raises(UserError, match=r"batch_size=20 does not divide by the batch's 8 devices; use 16"):
+        loop.run(config, tmp_path / "run")

@@ -34,6 +34,7 @@ class Schema:
     synthetic: bool = False
     sensitive: bool = True
     patients_known: bool = True
+    texts_from_labels: bool = False
     notes: tuple[str, ...] = ()
 
 

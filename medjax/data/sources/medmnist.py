@@ -64,6 +64,7 @@ class MedMNIST:
             labels=tuple(findings),
             findings=findings,
             sensitive=False,
+            texts_from_labels=True,
             patients_known=False,
             notes=tuple(notes),
         )

@@ -81,6 +81,7 @@ class Phantom:
             },
             synthetic=True,
             sensitive=False,
+            texts_from_labels=True,
             notes=(
                 "Synthetic data. Scores on it say that the software works, and nothing about medicine.",
                 "Picture, ECG and lab values share nothing here but the report; between them chance is right.",
