@@ -26,11 +26,9 @@ class CheckpointStore:
     def __init__(self, directory: str | Path, keep: int = 2, read_only: bool = False):
         self._directory = Path(directory).absolute()
         self._keep, self._read_only = keep, read_only
-        self._manager = self._open()
+        self._manager = None if read_only else self._open()
 
     def _open(self) -> ocp.CheckpointManager:
-        if self._read_only:
-            return ocp.CheckpointManager(self._directory, options=ocp.CheckpointManagerOptions(read_only=True))
         options = ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.LatestN(self._keep),
             enable_async_checkpointing=False,
@@ -71,7 +69,8 @@ class CheckpointStore:
                 aside.mkdir(exist_ok=True)
                 folder.rename(aside / f"{step}-{int(time.time())}")
         _barrier("medjax-valid")
-        self._manager.reload()
+        if self._manager is not None:
+            self._manager.reload()
         return found
 
     def restore(self, step: int, params: Any, rest: Any) -> tuple[Any, Any, dict[str, Any]]:
@@ -104,10 +103,9 @@ class CheckpointStore:
         target = jax.tree.map(
             lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), self._stored(step, "params")
         )
-        items = ocp.args.Composite(params=ocp.args.StandardRestore(target), meta=ocp.args.JsonRestore())
-        # A manager of its own: one binds an item to one kind of restore.
-        found = self._open().restore(step, args=items)
-        return found["params"], found["meta"]
+        folder = self._directory / str(step)
+        params = ocp.StandardCheckpointer().restore(folder / "params", target)
+        return params, ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
 
     def _stored(self, step: int, item: str) -> Any:
         """Shape and dtype of every stored array."""
@@ -122,12 +120,15 @@ class CheckpointStore:
 
     def steps(self) -> list[int]:
         """Steps that are on disk, sound or not."""
+        if self._manager is None:
+            return sorted(int(p.name) for p in self._directory.iterdir() if p.name.isdigit())
         self._manager.reload()
         return sorted(self._manager.all_steps())
 
     def close(self) -> None:
         """Releases what the manager holds."""
-        self._manager.close()
+        if self._manager is not None:
+            self._manager.close()
 
     def _check(self, step: int) -> None:
         folder = self._directory / str(step)

@@ -17,7 +17,14 @@ def _card(objectives=None, **data):
         "method": {"name": "contrastive", "objectives": objectives or {"info_nce": {}}},
         "checkpoint": {"name": "best", "step": 7, "chosen_by": "validation/loss"},
         "examples_seen": 112,
-        "data": {"name": "d", "synthetic": False, "licence": "CC BY 4.0", "sensitive": False, "training_examples": 9}
+        "data": {
+            "name": "d",
+            "synthetic": False,
+            "licence": "CC BY 4.0",
+            "sensitive": False,
+            "texts_from_labels": False,
+            "training_examples": 9,
+        }
         | data,
         "verification": {"max_abs_difference": 3e-7, "tolerance": 1e-5, "examples": 63, "raw_inputs": 20},
     }
@@ -42,3 +49,4 @@ def test_warnings_appear_where_they_apply_only(flag):
 def test_labels_are_declared_unused_only_of_objectives_known_not_to_use_them():
     assert "No label of the data set entered the loss" in _card()
     assert "Labels may have entered the loss" in _card({"term": {"name": "supervised"}})
+    assert "Labels may have entered the loss" in _card(texts_from_labels=True)

@@ -24,6 +24,7 @@ def _train(spec: str, data: Path, workdir: Path, image_size: int | None = None) 
     if image_size:
         config.data.modalities.image.size = image_size
     config.train.log_every_steps = 1
+    config.optimizer.weight_decay = 0.0  # which moves what has no gradient
     for key in [k for k in config.train if k.startswith("total_")]:
         del config.train[key]
     config.train.total_steps = 6
@@ -53,7 +54,7 @@ def test_phantom(objective, phantom_dir, tmp_path):
     _check(*_train(f"phantom.py:tiny,objective={objective}", phantom_dir, tmp_path / "run", 32), expected)
 
 
-@pytest.mark.parametrize("modalities", ["image+ecg+labs+text", "image+labs", "ecg+text"])
+@pytest.mark.parametrize("modalities", ["image+ecg+labs+text", "labs+text"])
 def test_table(modalities, phantom_dir, tmp_path):
     spec = f"table.py:modalities={modalities},width=16,depth=1,batch=16"
     size = 32 if "image" in modalities else None
@@ -116,5 +117,5 @@ def test_every_option_at_its_default_can_be_set():
 def test_a_batch_that_the_devices_cannot_share_is_refused_before_the_start(phantom_dir, tmp_path):
     config = load_config(str(ROOT / "configs" / "phantom.py:tiny"))
     config.data.dir, config.data.batch_size, config.data.modalities.image.size = str(phantom_dir), 20, 32
-    with pytest.raises(UserError, match=r"batch_size=20 does not divide by the batch's 8 devices; use 16"):
+    with pytest.raises(UserError, match=r"batch_size=20 does not divide by the 8 devices of the batch; use 16"):
         loop.run(config, tmp_path / "run")
