@@ -85,7 +85,8 @@ def test_hannover(test_data, tmp_path):
         example="image_id",
         split="split",
     )
-    data = _build(Table(test_data / "cxr_labs_hannover" / "metadata.csv", columns), tmp_path / "data")
+    source = Table(test_data / "cxr_labs_hannover" / "metadata.csv", columns, "hannover", "CC-BY-3.0")
+    data = _build(source, tmp_path / "data")
     _check(*_train("hannover.py:tiny", data, tmp_path / "run"), {"image", "labs"})
 
 
@@ -93,7 +94,8 @@ def test_cxr_notes(test_data, tmp_path):
     columns = Columns(
         image=("image",), text=("notes",), label=("covid",), patient="patient_id", example="id", split="split"
     )
-    data = _build(Table(test_data / "cxr_notes" / "metadata.csv", columns), tmp_path / "data")
+    source = Table(test_data / "cxr_notes" / "metadata.csv", columns, "cxr_notes", "per image")
+    data = _build(source, tmp_path / "data")
     _check(*_train("cxr_notes.py:tiny", data, tmp_path / "run"), {"image", "text"})
 
 
