@@ -139,10 +139,13 @@ def read_prompts(path: str, labels: Sequence[str]) -> dict[str, Finding]:
     for label in raw:
         if label not in labels:
             raise UserError(f"prompt file {path} asks for {label!r}, which is no label; {suggest(label, labels)}")
-        for side in ("positive", "negative"):
-            if not raw[label].get(side):
-                raise UserError(f"prompt file {path} has no {side} prompt for {label!r}; give at least one")
-    return {label: build(Finding, finding, f"{path}:{label}") for label, finding in raw.items()}
+    findings = {label: build(Finding, finding, f"{path}:{label}") for label, finding in raw.items()}
+    for label, finding in findings.items():
+        if not finding.positive or not finding.negative:
+            raise UserError(
+                f"prompt file {path} needs a positive and a negative prompt for {label!r}; one list is empty"
+            )
+    return findings
 
 
 def _inside(folder: Path, name: str) -> Path:
