@@ -55,7 +55,8 @@ class Gram:
         ]
         theta = {"scale": inputs.logit_scale, "eps": jnp.float32(self.eps)}
         queries = _anchor(inputs.embeddings[self.anchor])
-        rows, columns = settings.reduce(gram_volume, theta, queries, keys, *meta, inputs.axis_name)
+        wanted = ("lse", "positive", "total") if self.label_smoothing else ("lse", "positive")
+        rows, columns = settings.reduce(gram_volume, theta, queries, keys, *meta, inputs.axis_name, wanted=wanted)
         return {
             f"{self.anchor}_to_others": cross_entropy(rows, 0.5, self.label_smoothing),
             f"others_to_{self.anchor}": cross_entropy(columns, 0.5, self.label_smoothing),

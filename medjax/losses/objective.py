@@ -194,12 +194,14 @@ class Objective:
 def cross_entropy(stats: Stats, weight: float, smoothing: float = 0.0) -> Term:
     """`mean_i [ lse_i - (1 - smoothing) * positive_i - smoothing * mean_j S_ij ]` over rows that have an answer.
 
-    With several answers `positive_i` is their mean (SupCon's "out" form, arXiv 2004.11362 eq. 2).
+    With several answers `positive_i` is their weighted mean (SupCon's "out" form, arXiv 2004.11362 eq. 2). Needs the
+    statistics "lse", "positive" and, with smoothing, "total".
     """
     valid = stats.weight > 0
     answer = stats.positive / jnp.where(valid, stats.weight, 1.0)
-    average = stats.total / jnp.maximum(stats.count, 1.0)
-    loss = stats.lse - (1.0 - smoothing) * answer - smoothing * average
+    loss = stats.lse - (1.0 - smoothing) * answer
+    if smoothing:
+        loss -= smoothing * stats.total / jnp.maximum(stats.count, 1.0)
     return Term(jnp.sum(jnp.where(valid, loss, 0.0)), valid.sum().astype(jnp.float32), weight)
 
 

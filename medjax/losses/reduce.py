@@ -27,7 +27,8 @@ class Plan:
     """What to reduce, where, and in what pieces.
 
     tile: `(theta, queries, keys) -> float32[q, k]`. relation: `(query_rows, key_rows) -> (allowed bool[q, k],
-    positive float32[q, k])`. columns: whether column statistics are wanted beside those of the rows.
+    positive float32[q, k])`, a positive being allowed. columns: whether column statistics are wanted beside those of
+    the rows. wanted: which of `medjax.losses.statistics.STATISTICS`; what is not wanted costs nothing.
     """
 
     tile: Callable
@@ -36,6 +37,7 @@ class Plan:
     block: int = 1024
     axis_name: AxisName = None
     columns: bool = True
+    wanted: tuple[str, ...] = ("lse", "positive")
 
     def resolve(self, queries: int, keys: int) -> "Plan":
         """Replaces "auto" (one dense tile where it is small, else a ring) and a ring of one device."""
@@ -77,10 +79,10 @@ def _dense(plan: Plan, theta, queries, keys, query_rows, key_rows):
     keys, key_rows = all_gather((keys, key_rows), plan.axis_name)
     s_qk = plan.tile(theta, queries, keys)
     allowed, positive = plan.relation(query_rows, key_rows)
-    rows = finish(measure(s_qk, allowed, positive, 1))
+    rows = finish(measure(s_qk, allowed, positive, 1, plan.wanted))
     if not plan.columns:
         return rows, None
-    columns = merge_over_devices(measure(s_qk, allowed, positive, 0), plan.axis_name)
+    columns = merge_over_devices(measure(s_qk, allowed, positive, 0, plan.wanted), plan.axis_name)
     return rows, _own(finish(columns), b, plan.axis_name)
 
 
@@ -92,7 +94,7 @@ def _streamed(plan: Plan, theta, queries, keys, query_rows, key_rows):
 def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
     operands = (theta, queries, keys, query_rows, key_rows)
     axes, b = varying_axes(operands), _length(key_rows)
-    rows = empty(_length(query_rows), axes)
+    rows = empty(_length(query_rows), plan.wanted, axes)
     if plan.impl == "ring":
 
         def step(carry, _):
@@ -102,12 +104,12 @@ def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
             keys, key_rows, columns = ring_shift((keys, key_rows, columns), plan.axis_name)
             return (keys, key_rows, rows, columns), None
 
-        carry = make_varying((keys, key_rows, rows, empty(b, axes)), axes)
+        carry = make_varying((keys, key_rows, rows, empty(b, plan.wanted, axes)), axes)
         (_, _, rows, columns), _ = jax.lax.scan(step, carry, length=axis_size(plan.axis_name))
     else:
         all_keys, all_rows = all_gather((keys, key_rows), plan.axis_name)
         tiling = Tiling.of(queries, all_keys, query_rows, all_rows, plan.block)
-        rows, columns = scan_forward(plan, theta, tiling, rows, empty(_length(all_rows), axes))
+        rows, columns = scan_forward(plan, theta, tiling, rows, empty(_length(all_rows), plan.wanted, axes))
         columns = _own(merge_over_devices(columns, plan.axis_name), b, plan.axis_name)
     out = (finish(rows), finish(columns) if plan.columns else None)
     return out, (operands, out)
@@ -116,8 +118,8 @@ def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
 def _backward(plan: Plan, saved, cotangents):
     (theta, queries, keys, query_rows, key_rows), (rows, columns) = saved
     axes = varying_axes(saved[0])
-    rows = Pull.of(rows, cotangents[0])
-    columns = Pull.of(columns, cotangents[1]) if plan.columns else Pull(*_zeros([key_rows["present"]] * 4, axes))
+    rows = Pull(rows, cotangents[0])
+    columns = Pull(columns, cotangents[1]) if plan.columns else None
     d_theta, d_queries, d_keys = (_zeros(x, axes) for x in (theta, queries, keys))
     if plan.impl == "ring":
 

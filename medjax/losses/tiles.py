@@ -67,16 +67,18 @@ def scan_forward(plan, theta, tiling: Tiling, rows: Running, columns: Running) -
         q, k, q_rows, k_rows = tiling.at(i, j)
         s_qk = plan.tile(theta, q, k)
         allowed, positive = plan.relation(q_rows, k_rows)
-        rows = _paste(rows, merge(_cut(rows, i, bq), measure(s_qk, allowed, positive, 1)), i, bq)
+        rows = _paste(rows, merge(_cut(rows, i, bq), measure(s_qk, allowed, positive, 1, plan.wanted)), i, bq)
         if plan.columns:
-            columns = _paste(columns, merge(_cut(columns, j, bk), measure(s_qk, allowed, positive, 0)), j, bk)
+            columns = _paste(
+                columns, merge(_cut(columns, j, bk), measure(s_qk, allowed, positive, 0, plan.wanted)), j, bk
+            )
         return rows, columns
 
     rows, columns = tiling.walk(body, (tiling.pad(rows, 0), tiling.pad(columns, 1)))
     return tiling.unpad(rows, 0), tiling.unpad(columns, 1)
 
 
-def scan_backward(plan, theta, tiling: Tiling, rows: Pull, columns: Pull, gradients):
+def scan_backward(plan, theta, tiling: Tiling, rows: Pull, columns: Pull | None, gradients):
     """Adds the tiles' gradients to `(d_theta, d_queries, d_keys)`, recomputing each tile."""
     bq, bk = tiling.block
     rows, columns = tiling.pad(rows, 0), tiling.pad(columns, 1)

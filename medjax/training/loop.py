@@ -106,8 +106,8 @@ class Trainer:
                 if self._due("eval_every", step, last) or self._due("checkpoint_every", step, last):
                     self._log(*previous, writer, progress, last)
                     previous = None
-                    progress.pause(step)
-                    self._evaluate_and_save(state, step, last, writer)
+                    with progress.paused(step):
+                        self._evaluate_and_save(state, step, last, writer)
             if previous is not None:
                 self._log(*previous, writer, progress, last)
         self._store.close()

@@ -1,12 +1,13 @@
 """Metrics to files: JSON lines always, TensorBoard events, Weights & Biases on request; and the console line."""
 
+import contextlib
 import json
 import logging
 import math
 import sys
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def _public(config: Mapping[str, Any]) -> dict[str, Any]:
 class Progress:
     """Steps, loss, examples/s and time to go: one line that moves on a terminal, plain lines elsewhere.
 
-    The first step, which compiles, and what lies between `pause` and the next step are not timed.
+    The first step, which compiles, and what is done within `paused` are not timed.
     """
 
     def __init__(self, total: int, examples_per_step: int):
@@ -85,10 +86,13 @@ class Progress:
         if self._mark is None:
             self._mark = (step, time.monotonic())
 
-    def pause(self, step: int) -> None:
-        """Called before what is not training: evaluation, saving."""
+    @contextlib.contextmanager
+    def paused(self, step: int) -> Iterator[None]:
+        """Around what is not training: evaluation, saving."""
         self._steps, self._seconds = self._timed(step)
         self._mark = None
+        yield
+        self._mark = (step, time.monotonic())
 
     def _timed(self, step: int) -> tuple[int, float]:
         if self._mark is None:
