@@ -10,8 +10,9 @@ from medjax.losses.objective import Objective, Scale, Settings
 from medjax.losses.reduce import IMPLEMENTATIONS
 from medjax.losses.relations import Relation
 from medjax.losses.symile import Symile
+from medjax.losses.tokens import Tokens
 
-__all__ = ["OBJECTIVES", "Group", "Loss", "Objective", "Scale", "Term", "get"]
+__all__ = ["OBJECTIVES", "Group", "Loss", "Objective", "Scale", "Term", "Tokens", "get"]
 
 OBJECTIVES = {"gram": Gram, "info_nce": InfoNCE, "symile": Symile}
 

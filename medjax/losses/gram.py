@@ -2,21 +2,20 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from medjax.errors import UserError, suggest
 from medjax.losses.base import Term
-from medjax.losses.objective import Inputs, Scale, Settings, cross_entropy
+from medjax.losses.objective import Formula, Inputs, Settings, cross_entropy
 from medjax.losses.similarity import gram_volume
 
 _TINY = 1e-12  # below the square of a float32 rounding error of a unit vector
 
 
 @dataclass(frozen=True)
-class Gram:
+class Gram(Formula):
     """`1/2 CE(-s vol(a_i, M_j)) + 1/2 CE(-s vol(a_j, M_i))`, each with label smoothing.
 
     arXiv 2412.11959, section 3.2, and ispamm/GRAM `model/gram.py`, where s = 1 / 0.07 at the start. vol is the volume
@@ -31,9 +30,6 @@ class Gram:
     anchor: str
     label_smoothing: float = 0.1
     eps: float = 1e-6
-
-    scale: ClassVar[Scale] = Scale(init=1 / 0.07, maximum=100.0)
-    needs_key: ClassVar[bool] = False
 
     def check(self, modalities: tuple[str, ...]) -> None:
         """Raises UserError for an unknown anchor or too few modalities."""

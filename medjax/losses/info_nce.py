@@ -2,19 +2,17 @@
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar
 
 import jax
-import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice, suggest
 from medjax.losses.base import Term
-from medjax.losses.objective import Inputs, Scale, Settings, cross_entropy
-from medjax.losses.similarity import dot, product
+from medjax.losses.objective import Formula, Inputs, Settings, cross_entropy, mean_of_products
+from medjax.losses.similarity import dot
 
 
 @dataclass(frozen=True)
-class InfoNCE:
+class InfoNCE(Formula):
     """`1/2 mean_i [ -log softmax_j(s <x_i, y_j>)_i ] + 1/2` the same with x and y exchanged, for every pair (x, y).
 
     arXiv 2103.00020 (CLIP), figure 3. A row counts for a pair where both of its modalities are present, and meets the
@@ -27,9 +25,6 @@ class InfoNCE:
     pairs: tuple[tuple[str, str], ...] | None = None
     weights: tuple[float, ...] | None = None
     reduction: str = "mean"
-
-    scale: ClassVar[Scale] = Scale(init=1 / 0.07, maximum=100.0)
-    needs_key: ClassVar[bool] = False
 
     def check(self, modalities: tuple[str, ...]) -> None:
         """Raises UserError for unknown modalities or a wrong number of weights."""
@@ -61,11 +56,6 @@ class InfoNCE:
 
     def score(self, queries, candidates, target, logit_scale, present, modalities) -> jax.Array:
         """Mean over the present query modalities that are paired with the target, of the pair's logits."""
-        partners = {frozenset(p) for p in self._pairs(modalities)}
-        total, count = jnp.float32(0.0), jnp.float32(0.0)
-        for m, x in queries.items():
-            if frozenset((m, target)) in partners:
-                here = present[m][:, None].astype(jnp.float32)
-                total, count = total + here * product(x, candidates), count + here
-        n = next(iter(present.values())).shape[0]
-        return jnp.broadcast_to(logit_scale * total / jnp.maximum(count, 1.0), (n, candidates.shape[0]))
+        partners = {m for pair in self._pairs(modalities) if target in pair for m in pair}
+        queries = {m: x for m, x in queries.items() if m in partners}
+        return mean_of_products(queries, candidates, logit_scale, present)

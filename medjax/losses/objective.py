@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,49 +12,64 @@ from medjax.losses.base import Loss, Term
 from medjax.losses.collectives import AxisName, psum
 from medjax.losses.reduce import Plan, reduce_pairs
 from medjax.losses.relations import Relation
+from medjax.losses.similarity import product
 from medjax.losses.statistics import Stats
+from medjax.losses.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Scale:
-    """What a learnable logit scale starts at and is kept within (`maximum` None: free); the multiplier itself."""
+    """What the logit scale, the multiplier itself, starts at, and what a learnable one is kept below (None: free)."""
 
     init: float
     maximum: float | None = None
+    learnable: bool = True
 
 
 @dataclass(frozen=True)
 class Inputs:
     """What a formula sees: this device's rows, in the objective's order of modalities.
 
-    embeddings: `{modality: [b, E]}`. present: `{modality: bool[b]}`. ids: `{patient, group, text: uint32[b, 2]}`.
-    logit_scale, logit_bias: float32[]. key: a PRNG key, the same on every device.
+    embeddings: `{modality: [b, E]}`, or `{modality: Tokens}`. present: `{modality: bool[b]}`. ids: `{patient, group,
+    text: uint32[b, 2]}`. logit_scale, logit_bias: float32[]. prototypes: `[k, E]`, the same on every device. key: a
+    PRNG key, the same on every device.
     """
 
-    embeddings: Mapping[str, jax.Array]
+    embeddings: Mapping[str, Any]
     present: Mapping[str, jax.Array]
     logit_scale: jax.Array
     logit_bias: jax.Array | None
+    prototypes: jax.Array | None
     ids: Mapping[str, jax.Array] | None
     targets: Any
     key: jax.Array | None
     axis_name: AxisName
 
 
-class Formula(Protocol):
-    """The mathematics of one objective; its dataclass fields are the options that `get` accepts."""
+class Formula:
+    """The mathematics of one objective; its dataclass fields are the options that `get` accepts.
 
-    scale: Scale
-    needs_key: bool
+    scale: of the literature. bias: what a learnable logit bias starts at, None where the objective has none.
+    takes: "pooled" vectors or "tokens". needs: which of "key", "targets", "prototypes" must be passed.
+    reduction: how the terms become one number, see `Group`.
+    """
+
+    scale: Scale = Scale(init=1 / 0.07, maximum=100.0)
+    bias: float | None = None
+    takes: str = "pooled"
+    needs: tuple[str, ...] = ()
+    reduction: str = "mean"
 
     def check(self, modalities: tuple[str, ...]) -> None:
         """Raises UserError where the options do not fit the modalities."""
 
     def terms(self, inputs: Inputs, settings: "Settings") -> dict[str, Term]:
         """The named terms of the loss."""
+        raise NotImplementedError
 
     def score(self, queries, candidates, target, logit_scale, present, modalities) -> jax.Array:
-        """How well each candidate fits each query; see `Objective.score`."""
+        """See `Objective.score`; by default the mean inner product with the present modalities, times the scale."""
+        return mean_of_products(queries, candidates, logit_scale, present)
 
 
 @dataclass(frozen=True)
@@ -88,16 +103,27 @@ class Objective:
         return self.formula.scale
 
     @property
-    def needs_key(self) -> bool:
-        """Whether a PRNG `key` must be passed."""
-        return self.formula.needs_key
+    def bias(self) -> float | None:
+        """Where the literature starts the logit bias; None where the objective has none."""
+        return self.formula.bias
+
+    @property
+    def takes(self) -> str:
+        """ "pooled": embeddings are `[b, E]`; "tokens": they are `medjax.losses.Tokens`."""
+        return self.formula.takes
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Which of "key", "targets" and "prototypes" must be passed."""
+        return self.formula.needs
 
     def __call__(
         self,
-        embeddings: Mapping[str, jax.Array],
+        embeddings: Mapping[str, Any],
         *,
         logit_scale: jax.Array | float,
         logit_bias: jax.Array | float | None = None,
+        prototypes: jax.Array | None = None,
         present: Mapping[str, jax.Array] | None = None,
         ids: Mapping[str, jax.Array] | None = None,
         targets: Any = None,
@@ -108,9 +134,11 @@ class Objective:
         """The loss of a batch.
 
         Args:
-          embeddings: `{modality: [b, E]}`, float32 or bfloat16, already normalised where the objective wants that.
+          embeddings: `{modality: [b, E]}`, float32 or bfloat16, already normalised where the objective wants that; for
+            an objective that `takes` tokens `{modality: Tokens}`.
           logit_scale: float32[], the multiplier itself (1 / temperature), not its logarithm.
           logit_bias: float32[], for objectives that have one.
+          prototypes: `[k, E]`, for objectives that compare with learnt or given vectors, the same on all devices.
           present: `{modality: bool[b]}`; rows that are absent enter nothing. Default: all present.
           ids: `{"patient" | "group" | "text": uint32[b, 2]}`, 64-bit hashes; zero means unknown.
           targets: what the objective says it needs.
@@ -124,19 +152,23 @@ class Objective:
         """
         names = self._names(embeddings)
         inputs = Inputs(
-            embeddings={m: jnp.asarray(embeddings[m]) for m in names},
+            embeddings={m: jax.tree.map(jnp.asarray, embeddings[m]) for m in names},
             present={m: _all_present(embeddings[m]) if present is None else jnp.asarray(present[m]) for m in names},
             logit_scale=jnp.asarray(logit_scale, jnp.float32),
             logit_bias=None if logit_bias is None else jnp.asarray(logit_bias, jnp.float32),
+            prototypes=None if prototypes is None else jnp.asarray(prototypes),
             ids=None if ids is None else {k: jnp.asarray(x) for k, x in ids.items()},
             targets=targets,
             key=key,
             axis_name=axis_name,
         )
         _check_place(axis_name, batch_axes)
-        _check_shapes(inputs)
-        if self.needs_key and key is None:
-            raise UserError(f"objective {self.name!r} draws its negatives at random; pass key=jax.random.key(...)")
+        _check_shapes(self.name, self.takes, inputs)
+        for what in self.needs:
+            if getattr(inputs, what) is None:
+                raise UserError(f"objective {self.name!r} needs {what}=; see its class in medjax.losses")
+        if self.bias is not None and logit_bias is None:
+            raise UserError(f"objective {self.name!r} has a bias; pass logit_bias=, at the start {self.bias:g}")
         if batch_axes:
             return self._sharded(inputs, tuple(batch_axes))
         return self._local(inputs)
@@ -178,7 +210,7 @@ class Objective:
     def _local(self, inputs: Inputs) -> Loss:
         terms = self.formula.terms(inputs, self.settings)
         terms = {k: Term(*psum((t.total, t.count), inputs.axis_name), t.weight) for k, t in terms.items()}
-        return Loss.of(self.name, terms, getattr(self.formula, "reduction", "mean"))
+        return Loss.of(self.name, terms, self.formula.reduction)
 
     def _sharded(self, inputs: Inputs, axes: tuple[str, ...]) -> Loss:
         rows, everywhere = jax.P(axes), jax.P()
@@ -187,7 +219,7 @@ class Objective:
             return self._local(Inputs(**batch, **shared, axis_name=axes))
 
         batch = {k: getattr(inputs, k) for k in ("embeddings", "present", "ids", "targets")}
-        shared = {k: getattr(inputs, k) for k in ("logit_scale", "logit_bias", "key")}
+        shared = {k: getattr(inputs, k) for k in ("logit_scale", "logit_bias", "prototypes", "key")}
         return jax.shard_map(local, in_specs=(rows, everywhere), out_specs=everywhere)(batch, shared)
 
 
@@ -205,8 +237,18 @@ def cross_entropy(stats: Stats, weight: float, smoothing: float = 0.0) -> Term:
     return Term(jnp.sum(jnp.where(valid, loss, 0.0)), valid.sum().astype(jnp.float32), weight)
 
 
-def _all_present(x: jax.Array) -> jax.Array:
-    return jnp.ones(x.shape[0], bool)
+def mean_of_products(queries, candidates, logit_scale, present) -> jax.Array:
+    """float32[n, k]: the scale times the mean over present queries `{modality: [n, E]}` of `<q, c>`; 0 without any."""
+    total, count = jnp.float32(0.0), jnp.float32(0.0)
+    for m, x in queries.items():
+        here = present[m][:, None].astype(jnp.float32)
+        total, count = total + here * product(x, candidates), count + here
+    n = next(iter(present.values())).shape[0]
+    return jnp.broadcast_to(logit_scale * total / jnp.maximum(count, 1.0), (n, candidates.shape[0]))
+
+
+def _all_present(x: Any) -> jax.Array:
+    return jnp.ones(jax.tree.leaves(x)[0].shape[0], bool)
 
 
 def _check_place(axis_name: AxisName, batch_axes: tuple[str, ...] | None) -> None:
@@ -222,10 +264,21 @@ def _check_place(axis_name: AxisName, batch_axes: tuple[str, ...] | None) -> Non
         )
 
 
-def _check_shapes(inputs: Inputs) -> None:
-    shapes = {m: x.shape for m, x in inputs.embeddings.items()}
+def _check_shapes(name: str, takes: str, inputs: Inputs) -> None:
+    for m, x in inputs.embeddings.items():
+        if isinstance(x, Tokens) != (takes == "tokens"):
+            wanted = "medjax.losses.Tokens(tokens, mask)" if takes == "tokens" else "an array [b, E]"
+            raise UserError(f"objective {name!r} takes {takes}: embeddings[{m!r}] must be {wanted}")
+    if takes == "tokens":
+        for m, x in inputs.embeddings.items():
+            if x.tokens.ndim != 3 or x.mask.shape != x.tokens.shape[:2]:
+                shapes = f"{list(x.tokens.shape)} and {list(x.mask.shape)}"
+                raise UserError(f"embeddings[{m!r}] must have tokens [b, n, E] and mask bool[b, n], got {shapes}")
+        shapes = {m: (x.tokens.shape[0], x.tokens.shape[2]) for m, x in inputs.embeddings.items()}
+    else:
+        shapes = {m: x.shape for m, x in inputs.embeddings.items()}
     if len(set(shapes.values())) > 1 or any(len(s) != 2 for s in shapes.values()):
-        raise UserError(f"embeddings must all be [b, E] of one shape, got {shapes}")
+        raise UserError(f"embeddings must all be [b, E] of one b and E, got {shapes}")
     b = next(iter(shapes.values()))[0]
     for m, p in inputs.present.items():
         if p.shape != (b,) or p.dtype != bool:

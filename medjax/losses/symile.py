@@ -9,13 +9,13 @@ import jax.numpy as jnp
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
 from medjax.losses.collectives import all_gather, axis_size, global_rows
-from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.objective import Formula, Inputs, Scale, Settings
 from medjax.losses.relations import equal_ids
 from medjax.losses.similarity import dot, product
 
 
 @dataclass(frozen=True)
-class Symile:
+class Symile(Formula):
     """`1/M sum_a CE(s * L_a, diagonal)` with `L_a[i, j] = <r_a[i], P_j>`, P_j the product of a tuple's other members.
 
     arXiv 2411.01053, section 3.3, and rajesh-lab/symile `loss.py`. With `negatives="n"` tuple j holds row pi_m(j) of
@@ -33,7 +33,7 @@ class Symile:
     negatives: str = "n"
     mip_scale: str = "none"
 
-    needs_key: ClassVar[bool] = True
+    needs: ClassVar[tuple[str, ...]] = ("key",)
 
     @property
     def scale(self) -> Scale:
