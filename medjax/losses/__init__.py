@@ -4,17 +4,32 @@ import dataclasses
 
 from medjax.errors import UserError, check_choice, suggest
 from medjax.losses.base import Group, Loss, Term
+from medjax.losses.decoupled import DHNNCE, Decoupled
 from medjax.losses.gram import Gram
-from medjax.losses.info_nce import InfoNCE
+from medjax.losses.info_nce import ConVIRT, InfoNCE, MoRE
+from medjax.losses.multi_positive import MultiPositive
 from medjax.losses.objective import Objective, Scale, Settings
 from medjax.losses.reduce import IMPLEMENTATIONS
 from medjax.losses.relations import Relation
+from medjax.losses.sigmoid import Sigmoid
+from medjax.losses.soft_target import SoftTarget
 from medjax.losses.symile import Symile
 from medjax.losses.tokens import Tokens
 
 __all__ = ["OBJECTIVES", "Group", "Loss", "Objective", "Scale", "Term", "Tokens", "get"]
 
-OBJECTIVES = {"gram": Gram, "info_nce": InfoNCE, "symile": Symile}
+OBJECTIVES = {
+    "convirt": ConVIRT,
+    "decoupled": Decoupled,
+    "dhn_nce": DHNNCE,
+    "gram": Gram,
+    "info_nce": InfoNCE,
+    "more": MoRE,
+    "multi_positive": MultiPositive,
+    "sigmoid": Sigmoid,
+    "soft_target": SoftTarget,
+    "symile": Symile,
+}
 
 
 def get(
@@ -62,8 +77,8 @@ def get(
     for f in fields:
         if f.default is dataclasses.MISSING and f.name not in options:
             raise UserError(f"objective {name!r} requires {f.name}=")
-    built = formula(**options)
-    modalities = tuple(modalities) if modalities else None
+    settings = Settings(impl, block, Relation(same_patient, same_text), missing)
+    objective = Objective(name, formula(**options), tuple(modalities) if modalities else None, settings)
     if modalities:
-        built.check(modalities)
-    return Objective(name, built, modalities, Settings(impl, block, Relation(same_patient, same_text), missing))
+        objective.check(objective.modalities)
+    return objective

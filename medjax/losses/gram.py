@@ -19,17 +19,19 @@ class Gram(Formula):
     """`1/2 CE(-s vol(a_i, M_j)) + 1/2 CE(-s vol(a_j, M_i))`, each with label smoothing.
 
     arXiv 2412.11959, section 3.2, and ispamm/GRAM `model/gram.py`, where s = 1 / 0.07 at the start. vol is the volume
-    of the parallelotope of the anchor and the modalities of a sample. Both sides get the full gradient; the released
-    code gathers without one. An absent modality drops out of its sample's volume; a sample counts where its anchor
-    and at least one other modality are present.
+    of the parallelotope of the anchor and the modalities of a sample. An absent modality drops out of its sample's
+    volume; a sample counts where its anchor and at least one other modality are present.
 
     anchor: the modality all others are measured against. eps: floor of the squared distance of the anchor from the
     span of the others, at and below which the volume has no gradient (the released code has none and gives NaN there).
+    stop_gradient: the released code gathers without a gradient, so that each direction trains its queries alone, the
+    anchor in the first and the others in the second; the default is the gradient of the formula.
     """
 
     anchor: str
     label_smoothing: float = 0.1
     eps: float = 1e-6
+    stop_gradient: bool = False
 
     def check(self, modalities: tuple[str, ...]) -> None:
         """Raises UserError for an unknown anchor or too few modalities."""
@@ -52,7 +54,17 @@ class Gram(Formula):
         theta = {"scale": inputs.logit_scale, "eps": jnp.float32(self.eps)}
         queries = _anchor(inputs.embeddings[self.anchor])
         wanted = ("lse", "positive", "total") if self.label_smoothing else ("lse", "positive")
-        rows, columns = settings.reduce(gram_volume, theta, queries, keys, *meta, inputs.axis_name, wanted=wanted)
+
+        def reduce(queries, keys):
+            return settings.reduce(gram_volume, theta, queries, keys, *meta, inputs.axis_name, wanted=wanted)
+
+        if self.stop_gradient:
+            rows, columns = (
+                reduce(queries, jax.lax.stop_gradient(keys))[0],
+                reduce(jax.lax.stop_gradient(queries), keys)[1],
+            )
+        else:
+            rows, columns = reduce(queries, keys)
         return {
             f"{self.anchor}_to_others": cross_entropy(rows, 0.5, self.label_smoothing),
             f"others_to_{self.anchor}": cross_entropy(columns, 0.5, self.label_smoothing),

@@ -1,61 +1,87 @@
-"""InfoNCE over any set of pairs of modalities: CLIP, ConVIRT's symmetric form, Symile's pairwise baseline."""
+"""InfoNCE over pairs of modalities, and the published systems that are settings of it."""
 
 from dataclasses import dataclass
-from itertools import combinations
+from typing import ClassVar
 
-import jax
-
-from medjax.errors import UserError, check_choice, suggest
+from medjax.errors import UserError, suggest
 from medjax.losses.base import Term
-from medjax.losses.objective import Formula, Inputs, Settings, cross_entropy, mean_of_products
-from medjax.losses.similarity import dot
+from medjax.losses.objective import Inputs, Scale, Settings, cross_entropy
+from medjax.losses.pairwise import Pairwise, reduce_dot
 
 
 @dataclass(frozen=True)
-class InfoNCE(Formula):
+class InfoNCE(Pairwise):
     """`1/2 mean_i [ -log softmax_j(s <x_i, y_j>)_i ] + 1/2` the same with x and y exchanged, for every pair (x, y).
 
-    arXiv 2103.00020 (CLIP), figure 3. A row counts for a pair where both of its modalities are present, and meets the
-    keys whose own modality is present. `missing="neutral"` is the same as "mask": an absent row enters nothing.
-
-    pairs: which pairs of modalities; default all of them. weights: one for each pair; default 1.
-    reduction: "mean" over pairs, or "sum" (Symile's pairwise baseline, rajesh-lab/symile).
+    arXiv 2103.00020 (CLIP), figure 3. `reduction="sum"` is Symile's pairwise baseline (rajesh-lab/symile). See
+    `Pairwise` for pairs, weights and missing modalities.
     """
 
-    pairs: tuple[tuple[str, str], ...] | None = None
-    weights: tuple[float, ...] | None = None
-    reduction: str = "mean"
+    def pair(self, inputs: Inputs, settings: Settings, x: str, y: str) -> dict[str, Term]:
+        """One term for each direction."""
+        rows, columns = reduce_dot(inputs, settings, x, y)
+        return {f"{x}_to_{y}": cross_entropy(rows, 0.5), f"{y}_to_{x}": cross_entropy(columns, 0.5)}
+
+
+@dataclass(frozen=True)
+class ConVIRT(Pairwise):
+    """`lambda CE_i(s <v_i, u_j>) + (1 - lambda) CE_j(s <v_j, u_i>)`: InfoNCE that favours image to text.
+
+    arXiv 2010.00747, section 3.2: lambda 0.75, temperature 0.1, held fixed (s = 10). Re-implementations differ: those
+    of MGCA and RadZero have no lambda and temperature 0.07, which is `info_nce(reduction="sum")`. The first modality
+    of a pair is the image.
+
+    first_weight: lambda.
+    """
+
+    first_weight: float = 0.75
+
+    scale: ClassVar[Scale] = Scale(init=10.0, learnable=False)
 
     def check(self, modalities: tuple[str, ...]) -> None:
-        """Raises UserError for unknown modalities or a wrong number of weights."""
-        check_choice("reduction", self.reduction, ("mean", "sum"))
-        if len(modalities) < 2:
-            raise UserError(f"info_nce compares modalities and got only {modalities}; give at least two")
-        for name in (m for pair in self.pairs or () for m in pair):
-            if name not in modalities:
-                raise UserError(f"info_nce pairs name the unknown modality {name!r}; {suggest(name, modalities)}")
-        if self.weights is not None and len(self.weights) != len(self._pairs(modalities)):
-            raise UserError(f"info_nce got {len(self.weights)} weights for pairs {self._pairs(modalities)}")
+        """Raises UserError for a weight outside [0, 1]."""
+        super().check(modalities)
+        if not 0.0 <= self.first_weight <= 1.0:
+            raise UserError(f"convirt's first_weight must be in [0, 1], got {self.first_weight}")
 
-    def _pairs(self, modalities: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-        return tuple(tuple(p) for p in self.pairs) if self.pairs else tuple(combinations(modalities, 2))
+    def pair(self, inputs: Inputs, settings: Settings, x: str, y: str) -> dict[str, Term]:
+        """One term for each direction."""
+        rows, columns = reduce_dot(inputs, settings, x, y)
+        return {
+            f"{x}_to_{y}": cross_entropy(rows, self.first_weight),
+            f"{y}_to_{x}": cross_entropy(columns, 1.0 - self.first_weight),
+        }
 
-    def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
-        """One term for each direction of each pair."""
-        pairs = self._pairs(tuple(inputs.embeddings))
-        weights = self.weights or (1.0,) * len(pairs)
-        out = {}
-        for (x, y), weight in zip(pairs, weights, strict=True):
-            meta = [settings.relation.describe(inputs.present[m], inputs.ids, inputs.axis_name) for m in (x, y)]
-            rows, columns = settings.reduce(
-                dot, {"scale": inputs.logit_scale}, inputs.embeddings[x], inputs.embeddings[y], *meta, inputs.axis_name
-            )
-            out[f"{x}_to_{y}"] = cross_entropy(rows, weight / 2)
-            out[f"{y}_to_{x}"] = cross_entropy(columns, weight / 2)
-        return out
 
-    def score(self, queries, candidates, target, logit_scale, present, modalities) -> jax.Array:
-        """Mean over the present query modalities that are paired with the target, of the pair's logits."""
-        partners = {m for pair in self._pairs(modalities) if target in pair for m in pair}
-        queries = {m: x for m, x in queries.items() if m in partners}
-        return mean_of_products(queries, candidates, logit_scale, present)
+@dataclass(frozen=True)
+class MoRE(InfoNCE):
+    """`sum_m InfoNCE(text, m)`: every other modality against the report, and none of them against each other.
+
+    arXiv 2410.16239 and svthapa/MoRE `pretrain_multimodel.py`. The released code means to learn the temperature and
+    builds its optimiser before the parameter exists, so it stays 0.02 (s = 50): that is the default here, and a
+    learnt scale the switch (`learn_scale=True` in a recipe).
+
+    anchor: the modality all others are paired with. others: also contrast the others with each other (MEDBind does).
+    """
+
+    reduction: str = "sum"
+    anchor: str = "text"
+    others: bool = False
+
+    scale: ClassVar[Scale] = Scale(init=50.0, maximum=100.0, learnable=False)
+
+    def check(self, modalities: tuple[str, ...]) -> None:
+        """Raises UserError for an unknown anchor, and for pairs beside it."""
+        if self.anchor not in modalities:
+            raise UserError(f"more's anchor {self.anchor!r} is not a modality; {suggest(self.anchor, modalities)}")
+        if self.pairs is not None:
+            raise UserError("more takes its pairs from anchor=; use info_nce for pairs of your own")
+        super().check(modalities)
+
+    def pairs_of(self, modalities: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
+        """The anchor with each of the others, then the others with each other where that is wanted."""
+        rest = [m for m in modalities if m != self.anchor]
+        pairs = [(self.anchor, m) for m in rest]
+        if self.others:
+            pairs += [(x, y) for i, x in enumerate(rest) for y in rest[i + 1 :]]
+        return tuple(pairs)

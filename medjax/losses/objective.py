@@ -117,6 +117,13 @@ class Objective:
         """Which of "key", "targets" and "prototypes" must be passed."""
         return self.formula.needs
 
+    def check(self, modalities: tuple[str, ...]) -> None:
+        """Raises UserError where the options do not fit the modalities."""
+        try:
+            self.formula.check(modalities)
+        except UserError as error:
+            raise UserError(f"objective {self.name!r}: {error}") from None
+
     def __call__(
         self,
         embeddings: Mapping[str, Any],
@@ -204,7 +211,7 @@ class Objective:
             raise UserError(
                 f"objective {self.name!r} has no embeddings of {absent[0]!r}; {suggest(absent[0], embeddings)}"
             )
-        self.formula.check(names)
+        self.check(names)
         return names
 
     def _local(self, inputs: Inputs) -> Loss:

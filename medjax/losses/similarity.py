@@ -29,6 +29,11 @@ def dot(theta: dict, queries: jax.Array, keys: jax.Array) -> jax.Array:
     return theta["scale"] * product(queries, keys)
 
 
+def affine(theta: dict, queries: jax.Array, keys: jax.Array) -> jax.Array:
+    """`scale * <x_i, y_j> + bias`, as in SigLIP."""
+    return theta["scale"] * product(queries, keys) + theta["bias"]
+
+
 def gram_volume(theta: dict, queries: dict, keys: dict) -> jax.Array:
     """`-scale * vol(a_i, M_j)`: the volume spanned by an anchor and the other modalities of a sample (GRAM).
 

@@ -79,6 +79,15 @@ def relation(n, patient=None, same_patient="ignore", text=None, same_text="ignor
     return answers | ~masked, answers
 
 
+def pair(z, scale, x, y, present=None, **ids):
+    """`(S, allowed, answers)`, all `[n, n]`, of one pair of modalities."""
+    n = len(z[x])
+    keep, answers = relation(n, **ids)
+    here = {m: np.ones(n, bool) if present is None else present[m] for m in (x, y)}
+    allowed = here[x][:, None] & here[y][None] & keep
+    return scale * z[x] @ z[y].T, allowed, answers & allowed
+
+
 def info_nce(z, scale, present=None, pairs=None, weights=None, reduction="mean", **ids) -> float:
     """arXiv 2103.00020, figure 3, over pairs of modalities."""
     n = len(next(iter(z.values())))

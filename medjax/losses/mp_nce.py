@@ -1,0 +1,93 @@
+"""MP-NCE: several sentences per image, each an answer of its own (RadZero)."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax.numpy as jnp
+
+from medjax.errors import UserError, check_choice
+from medjax.losses.base import Term
+from medjax.losses.items import ImageText, ItemRelation, excess, flat, log_sum
+from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.pairwise import Negatives
+from medjax.losses.similarity import dot
+from medjax.losses.token_similarity import vl_cabs
+
+
+@dataclass(frozen=True)
+class MPNCE(ImageText):
+    """Every sentence n is contrasted with its image g among the images, and its image with it among the sentences.
+
+    arXiv 2504.07416, section 3.3, and deepnoid-ai/RadZero `losses.py`; `l` is the similarity times the scale:
+
+        row_n = -log e^l(n,g) / sum_b e^l(n,b)
+        col_n = -log e^l(n,g) / (e^l(n,g) + sum_{m not of image g} e^l(m,g))      1/2 (mean_n row + mean_n col)
+
+    so the other sentences of an image are no negatives of it. With one sentence per image this is symmetric InfoNCE.
+
+    similarity: "vl_cabs", the cosine of a sentence with the patches as it attends to them, see
+    `medjax.losses.token_similarity.vl_cabs`; or "pooled", the inner product with `Tokens.pooled` of the image.
+    attention_scale: of VL-CABS; None is the logit scale, as released. The released `sim_op="dot"` is E**-0.5, for tokens
+    that are not normalised.
+    row_sum, col_sum: the released switches, which add up the sentences of an image before the logarithm, as MIL-NCE
+    does, and average over images: `-log sum_n e^l(n,g) / sum_n sum_b e^l(n,b)`, and the like for columns.
+    same_sentence: an image whose text holds the same sentence (`Tokens.group` of the text) is a negative ("ignore", as
+    released) or left out ("mask").
+    """
+
+    similarity: str = "vl_cabs"
+    attention_scale: float | None = None
+    row_sum: bool = False
+    col_sum: bool = False
+    same_sentence: str = "ignore"
+
+    name: ClassVar[str] = "mp_nce"
+    scale: ClassVar[Scale] = Scale(init=1 / 0.07)
+
+    def check(self, modalities: tuple[str, ...]) -> None:
+        """Raises UserError for unknown modalities or options."""
+        super().check(modalities)
+        check_choice("similarity", self.similarity, ("vl_cabs", "pooled"))
+        check_choice("same_sentence", self.same_sentence, ("ignore", "mask"))
+
+    def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
+        """Sentences against images, and images against sentences."""
+        if "positive" in (settings.relation.same_patient, settings.relation.same_text):
+            raise UserError("mp_nce's answers are the sentences of an image; use same_patient/same_text 'ignore' or 'mask'")
+        image, text, image_here, text_here = self.both(inputs)
+        relation = ItemRelation(settings.relation, self.same_sentence)
+        meta = (
+            relation.items(text, text_here, inputs.ids, inputs.axis_name, self.name),
+            relation.samples(text, image_here, inputs.ids, inputs.axis_name, self.name),
+        )
+        theta = {"scale": inputs.logit_scale}
+        if self.similarity == "pooled":
+            tile, keys = dot, self.pooled(inputs, self.image)
+        else:
+            theta["attention"] = theta["scale"] if self.attention_scale is None else jnp.float32(self.attention_scale)
+            tile, keys = vl_cabs, {"tokens": image.tokens, "mask": image.mask}
+        rows, columns = settings.reduce(
+            tile, theta, flat(text), keys, *meta, inputs.axis_name, relation=Negatives(relation)
+        )
+        shape = text.mask.shape
+        valid, own = (rows.weight > 0).reshape(shape), rows.positive.reshape(shape)
+        some, negative = (rows.count > 0).reshape(shape), rows.lse.reshape(shape)
+        total, any_sentence = log_sum(own, valid)
+        if self.row_sum:
+            by_rows, some = log_sum(negative, valid & some)
+            by_rows, row_valid = excess(by_rows, some, total), any_sentence
+        else:
+            by_rows, row_valid = excess(negative, some, own), valid
+        if self.col_sum:
+            by_columns, column_valid = excess(columns.lse, columns.count > 0, total), any_sentence
+        else:
+            some = jnp.broadcast_to((columns.count > 0)[:, None], shape)
+            by_columns, column_valid = excess(columns.lse[:, None], some, own), valid
+        return {
+            f"{self.text}_to_{self.image}": _mean(by_rows, row_valid),
+            f"{self.image}_to_{self.text}": _mean(by_columns, column_valid),
+        }
+
+
+def _mean(loss, valid) -> Term:
+    return Term(jnp.sum(jnp.where(valid, loss, 0.0)), valid.sum().astype(jnp.float32), 0.5)

@@ -1,0 +1,112 @@
+"""SepCLR: what two populations have in common apart from what is salient in one of them."""
+
+from dataclasses import dataclass, replace
+from itertools import combinations
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from medjax.errors import UserError
+from medjax.losses.base import Term
+from medjax.losses.geometry import distance, log_mean_exp, reduce_gaussian, refuse_answers
+from medjax.losses.objective import Formula, Inputs, Scale, Settings
+
+
+@dataclass(frozen=True)
+class SepCLR(Formula):
+    """Common, salient, information-less and joint-entropy terms over embeddings `[common | salient]`.
+
+    The first half of an embedding is the common part c (which a head puts on the unit sphere), the second the salient
+    part s (which it does not). The modalities are the views of a sample. With `K(d) = exp(-d^2 / (2 tau))`, and x, y
+    two views:
+
+        common    mean |c_x - c_y|^2 / (2 tau)               + uniformity * log mean_{i != j} K(c_i - c_j)
+        salient   mean_targets |s_x - s_y|^2 / (2 tau)       + uniformity * log mean_{i target, j != i} K(s_i - s_j)
+        null      null * mean_background |s|^2
+        joint     joint * mean_i log mean_{j != i} K(s_i - s_j) K(c_i - c_j)       (kernel estimate of minus the entropy)
+
+    where a background j has s_j = 0 in the salient uniformity. ICLR 2024, neurospin-projects/2024_rlouiset_sep_clr,
+    variant k-JEM: tau 0.5, uniformity 2, null 10, joint 10. Which pairs the released code leaves out of each mean
+    (i = j, background with background), the weight of the salient uniformity and a factor of the null term could not be
+    confirmed. Terms of pairs of views and of views are averaged, the four are added. The logit scale does not enter.
+
+    `targets`: bool[b] or int[b]: positive for the target population, 0 for the background, negative for unknown, which
+    enters the common and joint terms only.
+    """
+
+    tau: float = 0.5
+    uniformity: float = 2.0
+    null: float = 10.0
+    joint: float = 10.0
+
+    scale: ClassVar[Scale] = Scale(init=1.0, learnable=False)
+    needs: ClassVar[tuple[str, ...]] = ("targets",)
+    reduction: ClassVar[str] = "sum"
+
+    def check(self, modalities: tuple[str, ...]) -> None:
+        """Raises UserError for a single view or a temperature that is not positive."""
+        if len(modalities) < 2:
+            raise UserError(f"sepclr aligns views and got only {modalities}; give at least two")
+        if not self.tau > 0:
+            raise UserError(f"sepclr's tau must be positive, got {self.tau}")
+
+    def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
+        """Each of the four by view or pair of views."""
+        refuse_answers("sepclr", settings.relation)
+        label = _population(inputs)
+        target, background = label > 0, label == 0
+        rate = 0.5 / self.tau
+        common, salient = {}, {}
+        for m, z in inputs.embeddings.items():
+            common[m], salient[m] = halves("sepclr", z)
+        out = {}
+        pairs = list(combinations(inputs.embeddings, 2))
+        for x, y in pairs:
+            near = distance(inputs, x, y, common[x], common[y])
+            out[f"common_alignment_{x}_{y}"] = _times(near, rate, len(pairs))
+            near = distance(inputs, x, y, salient[x], salient[y], target)
+            out[f"salient_alignment_{x}_{y}"] = _times(near, rate, len(pairs))
+        for m, z in inputs.embeddings.items():
+            n, everyone, axis_name = len(inputs.embeddings), inputs.present[m], inputs.axis_name
+
+            def rows(keep, everyone=everyone):
+                return settings.relation.describe(everyone & keep, inputs.ids, inputs.axis_name)
+
+            stats = reduce_gaussian(inputs, settings, rate, common[m], common[m], rows(True), rows(True))
+            out[f"common_uniformity_{m}"] = _times(log_mean_exp(stats, axis_name), self.uniformity, n)
+            pinned = jnp.where(target[:, None], salient[m], 0.0).astype(z.dtype)
+            known = rows(target | background)
+            stats = reduce_gaussian(inputs, settings, rate, salient[m], pinned, rows(target), known)
+            out[f"salient_uniformity_{m}"] = _times(log_mean_exp(stats, axis_name), self.uniformity, n)
+            length = jnp.sum(jnp.square(salient[m].astype(jnp.float32)), axis=1)
+            out[f"null_{m}"] = _times(_mean(length, everyone & background), self.null, n)
+            # The product of both kernels is one kernel on the whole embedding.
+            stats = reduce_gaussian(inputs, settings, rate, z, z, rows(True), rows(True))
+            crowd = stats.lse - jnp.log(jnp.maximum(stats.count, 1.0))
+            out[f"joint_{m}"] = _times(_mean(crowd, stats.count > 0), self.joint, n)
+        return out
+
+
+def halves(name: str, z_be: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """The first and second half of each vector, for objective `name`; raises UserError for an odd width."""
+    width = z_be.shape[1]
+    if width % 2:
+        raise UserError(f"{name} splits an embedding into two halves: its width must be even, got {width}")
+    return z_be[:, : width // 2], z_be[:, width // 2 :]
+
+
+def _population(inputs: Inputs) -> jax.Array:
+    label = jnp.asarray(inputs.targets)
+    b = next(iter(inputs.present.values())).shape
+    if label.shape != b or not (label.dtype == bool or jnp.issubdtype(label.dtype, jnp.integer)):
+        raise UserError(f"sepclr's targets must be bool or integer {list(b)}, got {label.dtype}{list(label.shape)}")
+    return label.astype(jnp.int32)
+
+
+def _mean(x_b: jax.Array, valid: jax.Array) -> Term:
+    return Term(jnp.sum(jnp.where(valid, x_b, 0.0)), valid.sum().astype(jnp.float32))
+
+
+def _times(term: Term, factor: float, parts: int) -> Term:
+    return replace(term, weight=factor / parts)
