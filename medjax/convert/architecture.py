@@ -17,12 +17,12 @@ def exported_part(params: Mapping[str, Any]) -> dict[str, Any]:
 def architecture(
     towers: Mapping[str, Any], heads: Mapping[str, Any], params: Mapping[str, Any], specs: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """JSON: of each modality its tower, with all sizes, and its head, and the names of the logit scales.
+    """JSON: of each modality its tower, with all sizes, and its head, and the names of the logit scales and biases.
 
     towers: `{modality: tower config}`. heads: `{modality: HeadConfig}`, empty where a method projects nothing; then E
     is the width of the towers. params: sizes are read off them. specs: preprocessing of each modality.
     """
-    modalities = {}
+    modalities, objectives = {}, params.get("objectives", {})
     for m, config in towers.items():
         tower = {k: v for k, v in dataclasses.asdict(config).items() if k != "dtype"} | _sizes(params["towers"][m])
         head = dataclasses.asdict(heads[m]) if m in heads else None
@@ -33,7 +33,8 @@ def architecture(
         "model_type": "medjax",
         "embed_dim": _embed_dim(params, modalities),
         "modalities": modalities,
-        "log_scales": sorted(params.get("objectives", {})),
+        "log_scales": sorted(objectives),
+        "biases": sorted(k for k, learnt in objectives.items() if "bias" in learnt),
     }
 
 

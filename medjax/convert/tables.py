@@ -35,10 +35,14 @@ TOWERS: dict[str, tuple[Rule, ...]] = {"vit": _VIT, "ecg_vit": _VIT, "bert": _BE
 
 
 def encoder_rules(towers: Mapping[str, str]) -> tuple[Rule, ...]:
-    """The rules of a whole encoder: towers, heads, logit scales.
+    """The rules of a whole encoder: towers, heads, logit scales and biases.
 
     towers: `{modality: encoder name}`.
     """
     rules = [r.under(f"towers/{m}", f"towers.{m}") for m, name in towers.items() for r in TOWERS[name]]
     rules += [r.under(f"heads/{m}", f"heads.{m}") for m in towers for r in _HEAD]
-    return (*rules, Rule("objectives/{term}/log_scale", "log_scales.{term}"))
+    learnt = [
+        Rule(f"objectives/{{term}}/{one}", f"{many}.{{term}}")
+        for one, many in (("log_scale", "log_scales"), ("bias", "biases"))
+    ]
+    return (*rules, *learnt)

@@ -4,31 +4,62 @@ import dataclasses
 
 from medjax.errors import UserError, check_choice, suggest
 from medjax.losses.base import Group, Loss, Term
+from medjax.losses.decomposition import OrthogonalDecomposition
 from medjax.losses.decoupled import DHNNCE, Decoupled
+from medjax.losses.distillation import SimilarityDistillation
+from medjax.losses.geometry import Alignment, CrossUniformity, Uniformity
+from medjax.losses.gloria_local import GloriaLocal
 from medjax.losses.gram import Gram
 from medjax.losses.info_nce import ConVIRT, InfoNCE, MoRE
+from medjax.losses.mgca import MGCAInstance, MGCAPrototype, MGCAToken
+from medjax.losses.mil_nce import MILNCE
+from medjax.losses.mp_nce import MPNCE
 from medjax.losses.multi_positive import MultiPositive
+from medjax.losses.multi_view import MVDHEL, MVInfoNCE
 from medjax.losses.objective import Objective, Scale, Settings
+from medjax.losses.patch_transport import PatchTransport
+from medjax.losses.pc_align import PCAlign
+from medjax.losses.prototypes import PrototypeContrast
 from medjax.losses.reduce import IMPLEMENTATIONS
 from medjax.losses.relations import Relation
+from medjax.losses.sepclr import SepCLR
 from medjax.losses.sigmoid import Sigmoid
 from medjax.losses.soft_target import SoftTarget
 from medjax.losses.symile import Symile
 from medjax.losses.tokens import Tokens
+from medjax.losses.triplet import Triplet
 
 __all__ = ["OBJECTIVES", "Group", "Loss", "Objective", "Scale", "Term", "Tokens", "get"]
 
 OBJECTIVES = {
+    "alignment": Alignment,
     "convirt": ConVIRT,
+    "cross_uniformity": CrossUniformity,
     "decoupled": Decoupled,
     "dhn_nce": DHNNCE,
+    "gloria_local": GloriaLocal,
     "gram": Gram,
     "info_nce": InfoNCE,
+    "mgca_instance": MGCAInstance,
+    "mgca_prototype": MGCAPrototype,
+    "mgca_token": MGCAToken,
+    "mil_nce": MILNCE,
     "more": MoRE,
+    "mp_nce": MPNCE,
     "multi_positive": MultiPositive,
+    "mv_dhel": MVDHEL,
+    "mv_infonce": MVInfoNCE,
+    "orthogonal_decomposition": OrthogonalDecomposition,
+    "patch_transport": PatchTransport,
+    "pc_align": PCAlign,
+    "prototype_contrast": PrototypeContrast,
+    "sepclr": SepCLR,
     "sigmoid": Sigmoid,
+    "similarity_distillation": SimilarityDistillation,
     "soft_target": SoftTarget,
     "symile": Symile,
+    "triplet": Triplet,
+    "uniformity": Uniformity,
 }
 
 

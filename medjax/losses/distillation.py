@@ -2,13 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product as ordered_pairs
+from itertools import permutations
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from medjax.errors import UserError, suggest
+from medjax.losses.averaging import average
 from medjax.losses.base import Term
 from medjax.losses.geometry import refuse_answers
 from medjax.losses.objective import Formula, Inputs, Scale, Settings
@@ -52,16 +53,11 @@ class SimilarityDistillation(Formula):
         """One term for every ordered pair of students, and for each by itself."""
         refuse_answers("similarity_distillation", settings.relation)
         students = [m for m in inputs.embeddings if m != self.teacher]
-        n = len(students)
-        out = {}
-        for x, y in ordered_pairs(students, students):
-            if x == y and self.intra:
-                out[f"intra_{x}"] = self._divergence(inputs, settings, x, x, self.intra / n)
-            elif x != y and self.inter:
-                out[f"inter_{x}_to_{y}"] = self._divergence(inputs, settings, x, y, self.inter / (n * (n - 1)))
-        return out
+        intra = {f"intra_{x}": self._divergence(inputs, settings, x, x) for x in students}
+        inter = {f"inter_{x}_to_{y}": self._divergence(inputs, settings, x, y) for x, y in permutations(students, 2)}
+        return average(intra, self.intra, inputs.axis_name) | average(inter, self.inter, inputs.axis_name)
 
-    def _divergence(self, inputs: Inputs, settings: Settings, x: str, y: str, weight: float) -> Term:
+    def _divergence(self, inputs: Inputs, settings: Settings, x: str, y: str) -> Term:
         rate = 1.0 / self.temperature
         t = jax.lax.stop_gradient(inputs.embeddings[self.teacher])
         taught = inputs.present[self.teacher]
@@ -87,7 +83,7 @@ class SimilarityDistillation(Formula):
         valid = student.weight > 0
         share = jnp.where(valid, student.weight, 1.0)  # 1 but for rounding
         divergence = student.lse - student.positive / share - (teacher_lse - teacher.positive / share)
-        return Term(jnp.sum(jnp.where(valid, divergence, 0.0)), valid.sum().astype(jnp.float32), weight)
+        return Term(jnp.sum(jnp.where(valid, divergence, 0.0)), valid.sum().astype(jnp.float32))
 
 
 @dataclass(frozen=True)

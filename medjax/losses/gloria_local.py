@@ -17,9 +17,9 @@ from medjax.losses.token_similarity import attended_words
 class GloriaLocal(ImageText):
     """`CE(S) + CE(S^T)` with `S_ij = s * log sum_w exp(5 cos(w, c_ijw))`, c the patches a word attends to.
 
-    Huang et al., ICCV 2021, section 3.2.2, and marshuang80/gloria `gloria_loss.py`: the attention, of inner products, is
-    a softmax over the words and then, times 4, one over the patches; s = 10, fixed. VELVET-Med (its `losses.py`) is the
-    same with `reduction="mean"`. Words are masked everywhere, where the released code cuts each text to its length.
+    Huang et al., ICCV 2021, and marshuang80/gloria `gloria_loss.py`: the attention, of inner products, is a softmax
+    over the words and then, times 4, one over the patches; s = 10, fixed. VELVET-Med is the same with
+    `reduction="mean"`. Words are masked everywhere, where the released code cuts each text to its length.
 
     attention_scale, word_scale: the 4 and the 5. aggregate: "sum" over words, as released, favours long texts; "mean".
     reduction: "sum" of the two directions, or their "mean".

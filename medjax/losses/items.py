@@ -42,16 +42,20 @@ class ImageText(Formula):
     def both(self, inputs: Inputs) -> tuple[Tokens, Tokens, jax.Array, jax.Array]:
         """Image, text, and bool[b] of each: which samples are present, with at least one real token."""
         tokens = [inputs.embeddings[m] for m in (self.image, self.text)]
-        here = [inputs.present[m] & jnp.any(x.mask, axis=1) for m, x in zip((self.image, self.text), tokens, strict=True)]
+        here = [
+            inputs.present[m] & jnp.any(x.mask, axis=1) for m, x in zip((self.image, self.text), tokens, strict=True)
+        ]
         return *tokens, *here
 
     def pooled(self, inputs: Inputs, modality: str) -> jax.Array:
-        """`[b, E]`: the vector of each whole sample. Raises UserError where none is given and there are several tokens."""
+        """`[b, E]`: the vector of each sample, or its only token. Raises UserError where there is neither."""
         x = inputs.embeddings[modality]
         if x.pooled is not None:
             return x.pooled
         if x.tokens.shape[1] > 1:
-            raise UserError(f"{self.name} needs Tokens.pooled of {modality!r}, [b, E], which has several tokens a sample")
+            raise UserError(
+                f"{self.name} needs Tokens.pooled of {modality!r}, [b, E], which has several tokens a sample"
+            )
         return x.tokens[:, 0]
 
 
@@ -109,14 +113,6 @@ def _groups(x: Tokens, name: str) -> jax.Array:
 def flat(x: Tokens) -> jax.Array:
     """`[b * n, E]`: the tokens of all samples."""
     return x.tokens.reshape(-1, x.tokens.shape[-1])
-
-
-def log_sum(log_bn: jax.Array, some_bn: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """`log sum_n exp` over the marked entries, and bool[b]: whether there are any (0 without)."""
-    top = jax.lax.stop_gradient(jnp.max(jnp.where(some_bn, log_bn, -1e30), axis=1, keepdims=True))
-    total = jnp.sum(jnp.where(some_bn, jnp.exp(jnp.where(some_bn, log_bn - top, 0.0)), 0.0), axis=1)
-    some = total > 0
-    return jnp.where(some, jnp.log(jnp.where(some, total, 1.0)) + top[:, 0], 0.0), some
 
 
 def excess(negative: jax.Array, some: jax.Array, positive: jax.Array) -> jax.Array:

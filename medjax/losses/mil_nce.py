@@ -8,10 +8,11 @@ import jax.numpy as jnp
 
 from medjax.errors import check_choice
 from medjax.losses.base import Term
-from medjax.losses.items import ImageText, ItemRelation, excess, flat, log_sum
+from medjax.losses.items import ImageText, ItemRelation, excess, flat
 from medjax.losses.objective import Inputs, Scale, Settings
 from medjax.losses.pairwise import Negatives
 from medjax.losses.similarity import dot
+from medjax.losses.token_similarity import masked_log_sum
 
 
 @dataclass(frozen=True)
@@ -60,10 +61,14 @@ class MILNCE(ImageText):
             wanted=("lse", "answers"),
         )
         shape = text.mask.shape
-        other_images = log_sum(rows.lse.reshape(shape), (rows.count > 0).reshape(shape) & image_here[:, None])
-        both = [jnp.stack(x, axis=1) for x in zip((columns.lse, columns.count > 0), other_images, strict=True)]
-        negative, some = log_sum(*both)
+        others = (rows.count > 0).reshape(shape) & image_here[:, None]
+        # Other bags with this image, and other images with this bag.
+        parts = jnp.stack([columns.lse, masked_log_sum(rows.lse.reshape(shape), others, 1)], axis=1)
+        some = jnp.stack([columns.count > 0, jnp.any(others, axis=1)], axis=1)
+        negative, some = masked_log_sum(parts, some, 1), jnp.any(some, axis=1)
         bag = columns.answers + (math.log(2.0) if self.variant == "released" else 0.0)
         loss = excess(negative, some, bag) + (bag - columns.answers)
         valid = (columns.weight > 0) & text_here
-        return {f"{self.image}_{self.text}": Term(jnp.sum(jnp.where(valid, loss, 0.0)), valid.sum().astype(jnp.float32))}
+        return {
+            f"{self.image}_{self.text}": Term(jnp.sum(jnp.where(valid, loss, 0.0)), valid.sum().astype(jnp.float32))
+        }

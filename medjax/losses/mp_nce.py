@@ -7,11 +7,11 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
-from medjax.losses.items import ImageText, ItemRelation, excess, flat, log_sum
+from medjax.losses.items import ImageText, ItemRelation, excess, flat
 from medjax.losses.objective import Inputs, Scale, Settings
 from medjax.losses.pairwise import Negatives
 from medjax.losses.similarity import dot
-from medjax.losses.token_similarity import vl_cabs
+from medjax.losses.token_similarity import masked_log_sum, vl_cabs
 
 
 @dataclass(frozen=True)
@@ -27,8 +27,8 @@ class MPNCE(ImageText):
 
     similarity: "vl_cabs", the cosine of a sentence with the patches as it attends to them, see
     `medjax.losses.token_similarity.vl_cabs`; or "pooled", the inner product with `Tokens.pooled` of the image.
-    attention_scale: of VL-CABS; None is the logit scale, as released. The released `sim_op="dot"` is E**-0.5, for tokens
-    that are not normalised.
+    attention_scale: of VL-CABS; None is the logit scale, as released. The released `sim_op="dot"` is E**-0.5, for
+    tokens that are not normalised.
     row_sum, col_sum: the released switches, which add up the sentences of an image before the logarithm, as MIL-NCE
     does, and average over images: `-log sum_n e^l(n,g) / sum_n sum_b e^l(n,b)`, and the like for columns.
     same_sentence: an image whose text holds the same sentence (`Tokens.group` of the text) is a negative ("ignore", as
@@ -53,7 +53,9 @@ class MPNCE(ImageText):
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """Sentences against images, and images against sentences."""
         if "positive" in (settings.relation.same_patient, settings.relation.same_text):
-            raise UserError("mp_nce's answers are the sentences of an image; use same_patient/same_text 'ignore' or 'mask'")
+            raise UserError(
+                "mp_nce's answers are the sentences of an image; use same_patient/same_text 'ignore' or 'mask'"
+            )
         image, text, image_here, text_here = self.both(inputs)
         relation = ItemRelation(settings.relation, self.same_sentence)
         meta = (
@@ -72,20 +74,17 @@ class MPNCE(ImageText):
         shape = text.mask.shape
         valid, own = (rows.weight > 0).reshape(shape), rows.positive.reshape(shape)
         some, negative = (rows.count > 0).reshape(shape), rows.lse.reshape(shape)
-        total, any_sentence = log_sum(own, valid)
+        bag, some_sentence = masked_log_sum(own, valid, 1), jnp.any(valid, axis=1)
         if self.row_sum:
-            by_rows, some = log_sum(negative, valid & some)
-            by_rows, row_valid = excess(by_rows, some, total), any_sentence
+            some = valid & some
+            by_rows = excess(masked_log_sum(negative, some, 1), jnp.any(some, axis=1), bag)
         else:
-            by_rows, row_valid = excess(negative, some, own), valid
-        if self.col_sum:
-            by_columns, column_valid = excess(columns.lse, columns.count > 0, total), any_sentence
-        else:
-            some = jnp.broadcast_to((columns.count > 0)[:, None], shape)
-            by_columns, column_valid = excess(columns.lse[:, None], some, own), valid
+            by_rows = excess(negative, some, own)
+        negative, some = columns.lse, columns.count > 0
+        by_columns = excess(negative, some, bag) if self.col_sum else excess(negative[:, None], some[:, None], own)
         return {
-            f"{self.text}_to_{self.image}": _mean(by_rows, row_valid),
-            f"{self.image}_to_{self.text}": _mean(by_columns, column_valid),
+            f"{self.text}_to_{self.image}": _mean(by_rows, some_sentence if self.row_sum else valid),
+            f"{self.image}_to_{self.text}": _mean(by_columns, some_sentence if self.col_sum else valid),
         }
 
 

@@ -36,7 +36,7 @@ class PatchTransport(ImageText):
         costs = each(
             lambda one: transport_costs(inputs.logit_scale, **one), pairs, image.mask.shape[1] * text.mask.shape[1]
         )
-        valid = image_here & text_here
+        valid = image_here & text_here & jnp.any(pairs["p"] > 0, axis=1) & jnp.any(pairs["q"] > 0, axis=1)
         total = jnp.sum(jnp.where(valid[:, None], costs, 0.0), axis=0)
         count = valid.sum().astype(jnp.float32)
         return {

@@ -15,11 +15,11 @@ from medjax.losses.token_similarity import all_patches, best_patch
 
 @dataclass(frozen=True)
 class PCAlign(ImageText):
-    """`-1/C sum_ic log sigmoid(z_ic max_p (s <v_ip, c> + b))`, z = 1 where concept c is of the text of image i, else -1.
+    """`-1/C sum_ic log sigmoid(z_ic max_p (s <v_ip, c> + b))`, z = 1 where concept c is of image i's text, else -1.
 
-    arXiv 2501.15579, section 3.2, and JerrryNie/ConceptCLIP `open_clip/loss.py`; C is the number of concepts, s = 10 and
-    b = -10 at the start, apart from those of the image-text loss (which has twice the weight). Every pair of a concept
-    and an image that are present is asked; the divisor is the number of concepts whose image is present too.
+    arXiv 2501.15579, section 3.2, and JerrryNie/ConceptCLIP `open_clip/loss.py`; C is the number of concepts, s = 10
+    and b = -10 at the start, apart from those of the image-text loss (which has twice the weight). Every pair of a
+    concept and an image that are present is asked; the divisor is the number of concepts whose image is present too.
 
     pooling: over patches, "max", as published, or "lse", `log sum_p exp(s <v_ip, c>) + b`.
     same_concept: an image whose own text holds the same concept (`Tokens.group` of the text, such as a UMLS id) is a

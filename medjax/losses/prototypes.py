@@ -17,9 +17,9 @@ from medjax.losses.similarity import dot
 class PrototypeContrast(Formula):
     """`mean_i -1/|P_i| sum_{p in P_i} log [ exp(s <x_i, c_p>) / sum_{a in A_i} exp(s <x_i, c_a>) ]`.
 
-    SupCon (arXiv 2004.11362, equation 2) between features and prototypes c of classes, such as embedded guidelines: RAD,
-    tdlhl/RAD. P_i are the classes of sample i, A_i these and its negatives. Every modality is a term; a sample without
-    a class enters nothing. RAD's temperature could not be confirmed.
+    SupCon (arXiv 2004.11362, equation 2) between features and prototypes c of classes, such as embedded guidelines:
+    RAD, tdlhl/RAD. P_i are the classes of sample i, A_i these and its negatives. Every modality is a term; a sample
+    without a class enters nothing. RAD's temperature could not be confirmed.
 
     `prototypes`: `[k, E]`. `targets`: `[b, k]`, bool or number: positive for the sample's classes, 0 for others,
     negative for unknown, which are neither. The matrix `[b, k]` is stored.
@@ -88,5 +88,7 @@ def _check_shapes(inputs: Inputs) -> None:
     if c.ndim != 2 or c.shape[1] != width:
         raise UserError(f"prototypes must be [k, {width}], as wide as the embeddings, got {list(c.shape)}")
     if targets.shape != (b, c.shape[0]):
-        raise UserError(f"targets must be [{b}, {c.shape[0]}], a row for each sample and a column for each prototype, "
-                        f"got {list(targets.shape)}")
+        raise UserError(
+            f"targets must be [{b}, {c.shape[0]}], a row for each sample and a column for each prototype, "
+            f"got {list(targets.shape)}"
+        )

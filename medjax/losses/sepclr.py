@@ -1,6 +1,6 @@
 """SepCLR: what two populations have in common apart from what is salient in one of them."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import combinations
 from typing import ClassVar
 
@@ -8,7 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from medjax.errors import UserError
+from medjax.losses.averaging import average
 from medjax.losses.base import Term
+from medjax.losses.decomposition import halves
 from medjax.losses.geometry import distance, log_mean_exp, reduce_gaussian, refuse_answers
 from medjax.losses.objective import Formula, Inputs, Scale, Settings
 
@@ -24,9 +26,10 @@ class SepCLR(Formula):
         common    mean |c_x - c_y|^2 / (2 tau)               + uniformity * log mean_{i != j} K(c_i - c_j)
         salient   mean_targets |s_x - s_y|^2 / (2 tau)       + uniformity * log mean_{i target, j != i} K(s_i - s_j)
         null      null * mean_background |s|^2
-        joint     joint * mean_i log mean_{j != i} K(s_i - s_j) K(c_i - c_j)       (kernel estimate of minus the entropy)
+        joint     joint * mean_i log mean_{j != i} K(s_i - s_j) K(c_i - c_j)
 
-    where a background j has s_j = 0 in the salient uniformity. ICLR 2024, neurospin-projects/2024_rlouiset_sep_clr,
+    where a background j has s_j = 0 in the salient uniformity, and the last line is a kernel estimate of minus the
+    joint entropy. ICLR 2024, neurospin-projects/2024_rlouiset_sep_clr,
     variant k-JEM: tau 0.5, uniformity 2, null 10, joint 10. Which pairs the released code leaves out of each mean
     (i = j, background with background), the weight of the salient uniformity and a factor of the null term could not be
     confirmed. Terms of pairs of views and of views are averaged, the four are added. The logit scale does not enter.
@@ -57,43 +60,37 @@ class SepCLR(Formula):
         label = _population(inputs)
         target, background = label > 0, label == 0
         rate = 0.5 / self.tau
-        common, salient = {}, {}
-        for m, z in inputs.embeddings.items():
-            common[m], salient[m] = halves("sepclr", z)
+        parts = {m: halves("sepclr", z) for m, z in inputs.embeddings.items()}
+        near = {"common": {}, "salient": {}}
+        for x, y in combinations(parts, 2):
+            near["common"][f"common_alignment_{x}_{y}"] = distance(inputs, x, y, parts[x][0], parts[y][0])
+            near["salient"][f"salient_alignment_{x}_{y}"] = distance(inputs, x, y, parts[x][1], parts[y][1], target)
+        wide, null, joint = {"common": {}, "salient": {}}, {}, {}
+        for m, (common, salient) in parts.items():
+            here = inputs.present[m]
+
+            def rows(keep):
+                return settings.relation.describe(keep, inputs.ids, inputs.axis_name)
+
+            stats = reduce_gaussian(inputs, settings, rate, common, common, rows(here), rows(here))
+            wide["common"][f"common_uniformity_{m}"] = log_mean_exp(stats, inputs.axis_name)
+            pinned = jnp.where(target[:, None], salient, 0.0).astype(salient.dtype)
+            queries, keys = rows(here & target), rows(here & (target | background))
+            stats = reduce_gaussian(inputs, settings, rate, salient, pinned, queries, keys)
+            wide["salient"][f"salient_uniformity_{m}"] = log_mean_exp(stats, inputs.axis_name)
+            length = jnp.sum(jnp.square(salient.astype(jnp.float32)), axis=1)
+            null[f"null_{m}"] = _mean(length, here & background)
+            # The product of the two kernels is one kernel on the whole embedding.
+            z = inputs.embeddings[m]
+            stats = reduce_gaussian(inputs, settings, rate, z, z, rows(here), rows(here))
+            joint[f"joint_{m}"] = _mean(stats.lse - jnp.log(jnp.maximum(stats.count, 1.0)), stats.count > 0)
+        weighted = [(near["common"], rate), (wide["common"], self.uniformity)]
+        weighted += [(near["salient"], rate), (wide["salient"], self.uniformity)]
+        weighted += [(null, self.null), (joint, self.joint)]
         out = {}
-        pairs = list(combinations(inputs.embeddings, 2))
-        for x, y in pairs:
-            near = distance(inputs, x, y, common[x], common[y])
-            out[f"common_alignment_{x}_{y}"] = _times(near, rate, len(pairs))
-            near = distance(inputs, x, y, salient[x], salient[y], target)
-            out[f"salient_alignment_{x}_{y}"] = _times(near, rate, len(pairs))
-        for m, z in inputs.embeddings.items():
-            n, everyone, axis_name = len(inputs.embeddings), inputs.present[m], inputs.axis_name
-
-            def rows(keep, everyone=everyone):
-                return settings.relation.describe(everyone & keep, inputs.ids, inputs.axis_name)
-
-            stats = reduce_gaussian(inputs, settings, rate, common[m], common[m], rows(True), rows(True))
-            out[f"common_uniformity_{m}"] = _times(log_mean_exp(stats, axis_name), self.uniformity, n)
-            pinned = jnp.where(target[:, None], salient[m], 0.0).astype(z.dtype)
-            known = rows(target | background)
-            stats = reduce_gaussian(inputs, settings, rate, salient[m], pinned, rows(target), known)
-            out[f"salient_uniformity_{m}"] = _times(log_mean_exp(stats, axis_name), self.uniformity, n)
-            length = jnp.sum(jnp.square(salient[m].astype(jnp.float32)), axis=1)
-            out[f"null_{m}"] = _times(_mean(length, everyone & background), self.null, n)
-            # The product of both kernels is one kernel on the whole embedding.
-            stats = reduce_gaussian(inputs, settings, rate, z, z, rows(True), rows(True))
-            crowd = stats.lse - jnp.log(jnp.maximum(stats.count, 1.0))
-            out[f"joint_{m}"] = _times(_mean(crowd, stats.count > 0), self.joint, n)
+        for terms, weight in weighted:
+            out |= average(terms, weight, inputs.axis_name)
         return out
-
-
-def halves(name: str, z_be: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """The first and second half of each vector, for objective `name`; raises UserError for an odd width."""
-    width = z_be.shape[1]
-    if width % 2:
-        raise UserError(f"{name} splits an embedding into two halves: its width must be even, got {width}")
-    return z_be[:, : width // 2], z_be[:, width // 2 :]
 
 
 def _population(inputs: Inputs) -> jax.Array:
@@ -106,7 +103,3 @@ def _population(inputs: Inputs) -> jax.Array:
 
 def _mean(x_b: jax.Array, valid: jax.Array) -> Term:
     return Term(jnp.sum(jnp.where(valid, x_b, 0.0)), valid.sum().astype(jnp.float32))
-
-
-def _times(term: Term, factor: float, parts: int) -> Term:
-    return replace(term, weight=factor / parts)

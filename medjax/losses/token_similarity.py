@@ -91,7 +91,7 @@ def all_patches(theta: dict, queries: jax.Array, keys: dict) -> jax.Array:
 def attended_words(theta: dict, queries: dict, keys: dict) -> jax.Array:
     """`scale * log sum_w exp(words * cos(w, c_w))`, c_w the patches of image i as word w of text j attends to them.
 
-    GLoRIA (Huang et al., ICCV 2021, section 3.2.2, and marshuang80/gloria `gloria_loss.py`): the inner products of
+    GLoRIA (Huang et al., ICCV 2021, and marshuang80/gloria `gloria_loss.py`): the inner products of
     words and patches pass through a softmax over the words, times `theta["attention"]` through one over the patches.
     queries: images, keys: texts, each `tokens` [n, L, E], `mask` bool[n, L].
     """

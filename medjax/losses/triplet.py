@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
+from medjax.losses.blocks import by_blocks
 from medjax.losses.collectives import all_gather
 from medjax.losses.objective import Inputs, Scale, Settings
 from medjax.losses.pairwise import Negatives, Pairwise
@@ -58,7 +59,7 @@ class Triplet(Pairwise):
             return jnp.where(weight > 0, loss, 0.0), weight > 0
 
         block = inputs.present[x].shape[0] if settings.impl == "dense" else settings.block
-        loss, valid = _by_blocks(losses, (inputs.embeddings[x], described[0]), block)
+        loss, valid = by_blocks(losses, (inputs.embeddings[x], described[0]), block)
         return Term(jnp.sum(loss), valid.sum().astype(jnp.float32), 0.5)
 
     def _hinge(self, s_qk: jax.Array, negative: jax.Array, answer: jax.Array) -> jax.Array:
@@ -68,17 +69,3 @@ class Triplet(Pairwise):
             return jax.nn.relu(self.margin + jnp.where(count > 0, hardest, -jnp.inf) - answer)
         hinge = jnp.where(negative, jax.nn.relu(self.margin + s_qk - answer[:, None]), 0.0)
         return hinge.sum(axis=1) / jnp.maximum(count, 1)
-
-
-def _by_blocks(function, rows, block: int):
-    """`function` of the rows, some at a time; the backward pass recomputes each block."""
-    b = jax.tree.leaves(rows)[0].shape[0]
-    block = min(block, b)
-    if block == b:
-        return function(rows)
-    # Padded rows are absent: their present is False.
-    split = jax.tree.map(
-        lambda x: jnp.pad(x, [(0, -b % block)] + [(0, 0)] * (x.ndim - 1)).reshape(-1, block, *x.shape[1:]), rows
-    )
-    out = jax.lax.map(jax.checkpoint(function), split)
-    return jax.tree.map(lambda x: x.reshape(-1)[:b], out)

@@ -258,6 +258,7 @@ class Encoder(nn.Module):
                 heads[m] = Head(c["head"], c["width"], config["embed_dim"])
         self.towers, self.heads = nn.ModuleDict(towers), nn.ModuleDict(heads)
         self.log_scales = nn.ParameterDict({k: nn.Parameter(torch.zeros(())) for k in config["log_scales"]})
+        self.biases = nn.ParameterDict({k: nn.Parameter(torch.zeros(())) for k in config["biases"]})
 
     @classmethod
     def from_pretrained(cls, directory: str | Path, device: str = "cpu") -> "Encoder":
@@ -286,6 +287,11 @@ class Encoder(nn.Module):
     def logit_scales(self) -> dict[str, float]:
         """The learnt multiplier of the similarities, by objective."""
         return {k: float(v.detach().exp()) for k, v in self.log_scales.items()}
+
+    @property
+    def logit_biases(self) -> dict[str, float]:
+        """What is added to the scaled similarities, by objective; only those that have one, as SigLIP."""
+        return {k: float(v.detach()) for k, v in self.biases.items()}
 
     def preprocess(self, modality: str, value: Any) -> Any:
         """A raw input as the array, or dict of arrays, that `encode` takes rows of; see the `prepare_*` functions."""
