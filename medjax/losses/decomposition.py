@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from medjax.errors import UserError
 from medjax.losses.averaging import average
 from medjax.losses.base import Term
-from medjax.losses.objective import Formula, Inputs, Settings, cross_entropy
+from medjax.losses.objective import Formula, Inputs, Settings, cross_entropy, mean_of_products
 from medjax.losses.similarity import dot
 
 
@@ -50,6 +50,10 @@ class OrthogonalDecomposition(Formula):
         penalty = {f"orthogonal_{m}": _squared_cosine(*parts[m], inputs.present[m]) for m in parts}
         return average(shared, 1.0, inputs.axis_name) | average(penalty, self.orthogonality, inputs.axis_name)
 
+    def score(self, queries, candidates, target, logit_scale, present, modalities) -> jax.Array:
+        """The mean inner product of the shared parts, times the scale."""
+        return score_first_halves("orthogonal_decomposition", queries, candidates, logit_scale, present)
+
 
 def halves(name: str, z_be: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The first and second half of each vector, for objective `name`; raises UserError for an odd width."""
@@ -57,6 +61,12 @@ def halves(name: str, z_be: jax.Array) -> tuple[jax.Array, jax.Array]:
     if width % 2:
         raise UserError(f"{name} splits an embedding into two halves: its width must be even, got {width}")
     return z_be[:, : width // 2], z_be[:, width // 2 :]
+
+
+def score_first_halves(name: str, queries, candidates: jax.Array, logit_scale, present) -> jax.Array:
+    """float32[n, k]: `mean_of_products` of the first halves alone."""
+    queries = {m: halves(name, x)[0] for m, x in queries.items()}
+    return mean_of_products(queries, halves(name, candidates)[0], logit_scale, present)
 
 
 def _squared_cosine(x_be: jax.Array, y_be: jax.Array, present: jax.Array) -> Term:

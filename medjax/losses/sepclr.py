@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from medjax.errors import UserError
 from medjax.losses.averaging import average
 from medjax.losses.base import Term
-from medjax.losses.decomposition import halves
+from medjax.losses.decomposition import halves, score_first_halves
 from medjax.losses.geometry import distance, log_mean_exp, reduce_gaussian, refuse_answers
 from medjax.losses.objective import Formula, Inputs, Scale, Settings
 
@@ -29,8 +29,7 @@ class SepCLR(Formula):
         joint     joint * mean_i log mean_{j != i} K(s_i - s_j) K(c_i - c_j)
 
     where a background j has s_j = 0 in the salient uniformity, and the last line is a kernel estimate of minus the
-    joint entropy. ICLR 2024, neurospin-projects/2024_rlouiset_sep_clr,
-    variant k-JEM: tau 0.5, uniformity 2, null 10, joint 10. Which pairs the released code leaves out of each mean
+    joint entropy. ICLR 2024, neurospin-projects/2024_rlouiset_sep_clr, variant k-JEM: tau 0.5, uniformity 2, null 10, joint 10. Which pairs the released code leaves out of each mean
     (i = j, background with background), the weight of the salient uniformity and a factor of the null term could not be
     confirmed. Terms of pairs of views and of views are averaged, the four are added. The logit scale does not enter.
 
@@ -65,13 +64,13 @@ class SepCLR(Formula):
         for x, y in combinations(parts, 2):
             near["common"][f"common_alignment_{x}_{y}"] = distance(inputs, x, y, parts[x][0], parts[y][0])
             near["salient"][f"salient_alignment_{x}_{y}"] = distance(inputs, x, y, parts[x][1], parts[y][1], target)
+
+        def rows(keep):
+            return settings.relation.describe(keep, inputs.ids, inputs.axis_name)
+
         wide, null, joint = {"common": {}, "salient": {}}, {}, {}
         for m, (common, salient) in parts.items():
             here = inputs.present[m]
-
-            def rows(keep):
-                return settings.relation.describe(keep, inputs.ids, inputs.axis_name)
-
             stats = reduce_gaussian(inputs, settings, rate, common, common, rows(here), rows(here))
             wide["common"][f"common_uniformity_{m}"] = log_mean_exp(stats, inputs.axis_name)
             pinned = jnp.where(target[:, None], salient, 0.0).astype(salient.dtype)
@@ -91,6 +90,10 @@ class SepCLR(Formula):
         for terms, weight in weighted:
             out |= average(terms, weight, inputs.axis_name)
         return out
+
+    def score(self, queries, candidates, target, logit_scale, present, modalities) -> jax.Array:
+        """The mean inner product of the common parts, times the scale."""
+        return score_first_halves("sepclr", queries, candidates, logit_scale, present)
 
 
 def _population(inputs: Inputs) -> jax.Array:

@@ -74,7 +74,10 @@ def best_patch(theta: dict, queries: jax.Array, keys: dict) -> jax.Array:
 
     def column(key):
         logits = theta["scale"] * product(queries, key["tokens"]) + theta["bias"]
-        return jnp.max(jnp.where(key["mask"][None], logits, _LOWEST), axis=1)
+        best = jnp.argmax(jnp.where(key["mask"][None], logits, _LOWEST), axis=1)
+        # By index: the gradient of max asks which logit equals it, and a compiler may round the two differently.
+        chosen = best[:, None] == jnp.arange(logits.shape[1])[None]
+        return jnp.sum(jnp.where(chosen, logits, 0.0), axis=1)
 
     return each(column, keys, queries.shape[0] * keys["tokens"].shape[1]).T
 

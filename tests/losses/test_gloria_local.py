@@ -80,13 +80,15 @@ def test_samples_of_one_patient_can_be_left_out_or_made_answers(rng, policy):
 
 def test_length_of_a_text_matters_to_the_sum_alone(rng):
     z, _ = token_batch(rng, masked=False)
-    x = z["text"]
-    twice = {**z, "text": Tokens(np.concatenate([x.tokens, x.tokens], 1), np.concatenate([x.mask, x.mask], 1))}
-    twice["text"].mask[:4, 2:] = False  # half of the texts repeat themselves
+    repeated = np.concatenate([z["text"].tokens, z["text"].tokens], axis=1)
+    once, twice = np.zeros((8, 4), bool), np.ones((8, 4), bool)
+    once[:, :2] = True
+    twice[4:, 2:] = False  # half of the texts repeat themselves
     for aggregate, same in (("mean", True), ("sum", False)):
-        # Repeated words halve each other's share of the first softmax; without its effect only the length is left.
+        # Without attention, in which repeated words compete, only the length is left.
         options = {"aggregate": aggregate, "attention_scale": 0.0}
-        values = [value_and_gradient("gloria_local", batch, 2.0, options)[0] for batch in (z, twice)]
+        batches = [{**z, "text": Tokens(repeated, mask)} for mask in (once, twice)]
+        values = [value_and_gradient("gloria_local", batch, 2.0, options)[0] for batch in batches]
         assert np.isclose(*values, rtol=1e-5) == same
 
 

@@ -55,7 +55,7 @@ def test_wrong_options_are_named_with_the_valid_ones(name, options, named):
         assert piece in str(error.value)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("name", sorted(set(OBJECTIVES) - {"uniformity"}))  # which is of a single modality
 def test_options_are_checked_against_the_embeddings_too(rng, name):
     options = {"anchor": "zzz"} if name == "gram" else {}
     with pytest.raises(UserError, match=name):

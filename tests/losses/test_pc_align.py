@@ -49,11 +49,10 @@ def test_value_and_gradient_equal_the_formula(rng, same_concept):
     pooling = "lse" if same_concept == "mask" else "max"
 
     def oracle(z, scalars, _):
-        return pc_align(z, *scalars.values(), present, pooling, same_concept)
+        return pc_align(z, scalars["logit_scale"], scalars["logit_bias"], present, pooling, same_concept)
 
-    scalars = {"logit_scale": SCALARS["logit_scale"], "logit_bias": SCALARS["logit_bias"]}
     options = {"pooling": pooling, "same_concept": same_concept}
-    assert_matches("pc_align", options, oracle, z, scalars=scalars, present=present)
+    assert_matches("pc_align", options, oracle, z, scalars=SCALARS, present=present)
 
 
 def test_the_same_concept_is_pushed_away_only_without_its_id(rng):

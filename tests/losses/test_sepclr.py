@@ -102,7 +102,7 @@ def test_limits(rng):
     [
         (4, {}, "needs targets="),
         (5, {"targets": TARGETS}, "must be even, got 5"),
-        (4, {"targets": TARGETS[:5]}, r"sepclr's targets must be bool or integer \[8\], got int64\[5\]"),
+        (4, {"targets": TARGETS[:5]}, r"sepclr's targets must be bool or integer \[8\], got int32\[5\]"),
         (4, {"targets": TARGETS.astype(np.float32)}, "got float32"),
     ],
 )
