@@ -10,13 +10,14 @@ their column statistics ("ring"); "dense" is the plain matrix under automatic di
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from medjax.losses.collectives import AxisName, all_gather, axis_size, make_varying, ring_shift, varying_axes
 from medjax.losses.statistics import Pull, Stats, empty, finish, measure, merge_over_devices
-from medjax.losses.tiles import Tiling, scan_backward, scan_forward
+from medjax.losses.tiles import backward_strip, cut, cut_up, forward_strip, pad, paste, walk
 
 IMPLEMENTATIONS = ("auto", "dense", "gather", "ring")
 _DENSE_SIZE = 2**20  # a matrix of up to 1024 x 1024 is one tile and not worth walking
@@ -93,23 +94,25 @@ def _streamed(plan: Plan, theta, queries, keys, query_rows, key_rows):
 
 def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
     operands = (theta, queries, keys, query_rows, key_rows)
-    axes, b = varying_axes(operands), _length(key_rows)
-    rows = empty(_length(query_rows), plan.wanted, axes)
-    if plan.impl == "ring":
+    axes, n, b = varying_axes(operands), _length(query_rows), _length(key_rows)
+    if plan.impl == "gather":
+        keys, key_rows = all_gather((keys, key_rows), plan.axis_name)
+    q, k = _Cut.of(query_rows, plan.block), _Cut.of(key_rows, plan.block)
+    queries, query_rows = pad((queries, query_rows), q.rows)
 
-        def step(carry, _):
-            keys, key_rows, rows, columns = carry
-            tiling = Tiling.of(queries, keys, query_rows, key_rows, plan.block)
-            rows, columns = scan_forward(plan, theta, tiling, rows, columns)
-            keys, key_rows, columns = ring_shift((keys, key_rows, columns), plan.axis_name)
-            return (keys, key_rows, rows, columns), None
+    def strip(carry, j):
+        rows, held = carry
+        keys, key_rows, columns = cut(held, j, k.size)
+        rows, columns = forward_strip(plan, theta, queries, query_rows, rows, keys, key_rows, columns, q.size)
+        if plan.impl == "ring":
+            return rows, paste(held, ring_shift((keys, key_rows, columns), plan.axis_name), j, k.size)
+        return rows, (*held[:2], paste(held[2], columns, j, k.size))
 
-        carry = make_varying((keys, key_rows, rows, empty(b, plan.wanted, axes)), axes)
-        (_, _, rows, columns), _ = jax.lax.scan(step, carry, length=axis_size(plan.axis_name))
-    else:
-        all_keys, all_rows = all_gather((keys, key_rows), plan.axis_name)
-        tiling = Tiling.of(queries, all_keys, query_rows, all_rows, plan.block)
-        rows, columns = scan_forward(plan, theta, tiling, rows, empty(_length(all_rows), plan.wanted, axes))
+    held = (*pad((keys, key_rows), k.rows), empty(k.rows, plan.wanted, axes))
+    carry = make_varying((empty(q.rows, plan.wanted, axes), held), axes)
+    rows, (_, _, columns) = walk(strip, carry, k.count, _rounds(plan))
+    rows, columns = _first(rows, n), _first(columns, k.n)
+    if plan.impl == "gather":
         columns = _own(merge_over_devices(columns, plan.axis_name), b, plan.axis_name)
     out = (finish(rows), finish(columns) if plan.columns else None)
     return out, (operands, out)
@@ -117,37 +120,64 @@ def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
 
 def _backward(plan: Plan, saved, cotangents):
     (theta, queries, keys, query_rows, key_rows), (rows, columns) = saved
-    axes = varying_axes(saved[0])
+    axes, n = varying_axes(saved[0]), _length(query_rows)
+    like = partial(jax.tree.map, lambda x, d: d.astype(x.dtype))
+    operands = (theta, queries, keys)
     rows = Pull(rows, cotangents[0])
     columns = Pull(columns, cotangents[1]) if plan.columns else None
-    d_theta, d_queries, d_keys = (_zeros(x, axes) for x in (theta, queries, keys))
-    if plan.impl == "ring":
+    if plan.impl == "gather":
+        keys, key_rows, columns = all_gather((keys, key_rows, columns), plan.axis_name)
+    q, k = _Cut.of(query_rows, plan.block), _Cut.of(key_rows, plan.block)
+    queries, query_rows, rows = pad((queries, query_rows, rows), q.rows)
 
-        def step(carry, _):
-            keys, key_rows, columns, d_theta, d_queries, d_keys = carry
-            tiling = Tiling.of(queries, keys, query_rows, key_rows, plan.block)
-            gradients = (d_theta, d_queries, d_keys)
-            d_theta, d_queries, d_keys = scan_backward(plan, theta, tiling, rows, columns, gradients)
-            keys, key_rows, columns, d_keys = ring_shift((keys, key_rows, columns, d_keys), plan.axis_name)
-            return (keys, key_rows, columns, d_theta, d_queries, d_keys), None
+    def strip(carry, j):
+        d_theta, d_queries, held = carry
+        keys, key_rows, columns, d_keys = cut(held, j, k.size)
+        gradients = (d_theta, d_queries, d_keys)
+        gradients = backward_strip(plan, theta, queries, query_rows, rows, keys, key_rows, columns, gradients, q.size)
+        d_theta, d_queries, d_keys = gradients
+        if plan.impl == "ring":
+            held = paste(held, ring_shift((keys, key_rows, columns, d_keys), plan.axis_name), j, k.size)
+        else:
+            held = (*held[:3], paste(held[3], d_keys, j, k.size))
+        return d_theta, d_queries, held
 
-        carry = make_varying((keys, key_rows, columns, d_theta, d_queries, d_keys), axes)
-        carry, _ = jax.lax.scan(step, carry, length=axis_size(plan.axis_name))
-        d_theta, d_queries, d_keys = carry[3:]
-    else:
-        all_keys, all_rows, all_columns = all_gather((keys, key_rows, columns), plan.axis_name)
-        tiling = Tiling.of(queries, all_keys, query_rows, all_rows, plan.block)
-        gradients = (d_theta, d_queries, _zeros(all_keys, axes))
-        d_theta, d_queries, d_keys = scan_backward(plan, theta, tiling, rows, all_columns, gradients)
-        if plan.axis_name is not None:
-            d_keys = jax.lax.psum_scatter(d_keys, plan.axis_name, tiled=True)
-    like = partial(jax.tree.map, lambda x, d: d.astype(x.dtype))
-    return like(theta, d_theta), like(queries, d_queries), like(keys, d_keys), None, None
+    keys, key_rows, columns = pad((keys, key_rows, columns), k.rows)
+    carry = (_zeros(theta), _zeros(queries), (keys, key_rows, columns, _zeros(keys)))
+    d_theta, d_queries, (*_, d_keys) = walk(strip, make_varying(carry, axes), k.count, _rounds(plan))
+    d_queries, d_keys = _first(d_queries, n), _first(d_keys, k.n)
+    if plan.impl == "gather" and plan.axis_name is not None:
+        d_keys = jax.lax.psum_scatter(d_keys, plan.axis_name, tiled=True)
+    return *like(operands, (d_theta, d_queries, d_keys)), None, None
 
 
-def _zeros(tree, axes: frozenset[str]):
+class _Cut(NamedTuple):
+    """n rows in `count` blocks of `size`."""
+
+    n: int
+    count: int
+    size: int
+
+    @classmethod
+    def of(cls, rows: dict, block: int) -> "_Cut":
+        return cls(_length(rows), *cut_up(_length(rows), block))
+
+    @property
+    def rows(self) -> int:
+        return self.count * self.size
+
+
+def _rounds(plan: Plan) -> int:
+    return axis_size(plan.axis_name) if plan.impl == "ring" else 1
+
+
+def _first(tree, n: int):
+    return jax.tree.map(lambda x: x[:n], tree)
+
+
+def _zeros(tree):
     """float32 accumulators for the gradient of `tree`."""
-    return make_varying(jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree), axes)
+    return jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), tree)
 
 
 _streamed.defvjp(_forward, _backward)

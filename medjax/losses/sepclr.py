@@ -29,7 +29,8 @@ class SepCLR(Formula):
         joint     joint * mean_i log mean_{j != i} K(s_i - s_j) K(c_i - c_j)
 
     where a background j has s_j = 0 in the salient uniformity, and the last line is a kernel estimate of minus the
-    joint entropy. ICLR 2024, neurospin-projects/2024_rlouiset_sep_clr, variant k-JEM: tau 0.5, uniformity 2, null 10, joint 10. Which pairs the released code leaves out of each mean
+    joint entropy, which drives the salient factor out of c. ICLR 2024, neurospin-projects/2024_rlouiset_sep_clr,
+    variant k-JEM: tau 0.5, uniformity 2, null 10, joint 10. Which pairs the released code leaves out of each mean
     (i = j, background with background), the weight of the salient uniformity and a factor of the null term could not be
     confirmed. Terms of pairs of views and of views are averaged, the four are added. The logit scale does not enter.
 

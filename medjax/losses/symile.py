@@ -1,17 +1,19 @@
 """Symile: contrast of whole tuples by their multilinear inner product, a bound on total correlation."""
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
-from medjax.losses.collectives import all_gather, axis_size, global_rows
+from medjax.losses.collectives import all_gather, axis_size, global_rows, psum
 from medjax.losses.objective import Formula, Inputs, Scale, Settings
 from medjax.losses.relations import equal_ids
 from medjax.losses.similarity import dot, product
+from medjax.losses.symile_cube import Cut, Side, marginals, merge_over_devices
+
+_KEPT = 2**26  # entries of a cube that may stay in memory, 256 MiB
 
 
 @dataclass(frozen=True)
@@ -24,16 +26,25 @@ class Symile(Formula):
     (about one entry in a batch for M = 3); `same_patient="mask"` removes tuples whose every member is of the
     anchor's patient, `same_text` likewise.
 
+    With `negatives="n_squared"`, for three modalities, tuple (j, k) holds rows j and k of the other two, for all B^2 of
+    them; (i, i) is the aligned one, and stays under `same_patient="mask"`. The three anchors' denominators are the
+    marginals of one cube, see `medjax.losses.symile_cube`. `impl="dense"` keeps the cube for the backward pass, any
+    other recomputes it, and "auto" keeps it up to 256 MiB.
+
     mip_scale: "none" is the paper; "sqrt_d_power" multiplies by E^((M-1)/2), so that for normalised embeddings the
     spread of a random tuple, and with it the logit scale, does not depend on E and M.
     Missing modalities: "mask" leaves out tuples with an absent member; "neutral" replaces the absent factor by ones,
     so that a modality absent everywhere gives exactly the loss of the smaller problem (times its share of anchors).
+    Under "n_squared" the rows that lack a modality are together one candidate, for their factors are the same.
     """
 
     negatives: str = "n"
     mip_scale: str = "none"
 
-    needs: ClassVar[tuple[str, ...]] = ("key",)
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """A key, where the negatives are drawn."""
+        return ("key",) if self.negatives == "n" else ()
 
     @property
     def scale(self) -> Scale:
@@ -42,10 +53,12 @@ class Symile(Formula):
 
     def check(self, modalities: tuple[str, ...]) -> None:
         """Raises UserError for fewer than three modalities or unknown options."""
-        check_choice("symile negatives", self.negatives, ("n",))
+        check_choice("symile negatives", self.negatives, ("n", "n_squared"))
         check_choice("symile mip_scale", self.mip_scale, ("none", "sqrt_d_power"))
         if len(modalities) < 3:
             raise UserError(f"symile needs three or more modalities and got {modalities}; use info_nce for two")
+        if self.negatives == "n_squared" and len(modalities) != 3:
+            raise UserError(f"symile with negatives='n_squared' takes three modalities and got {modalities}; use 'n'")
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """One term for each anchor."""
@@ -55,6 +68,8 @@ class Symile(Formula):
         factors = {m: self._factor(inputs.embeddings[m], inputs.present[m]) for m in names}
         width = inputs.embeddings[names[0]].shape[1]
         theta = {"scale": inputs.logit_scale * self._outer(width)}
+        if self.negatives == "n_squared":
+            return _cube_terms(inputs, settings, factors, theta["scale"])
         return {
             anchor: _anchor_term(inputs, settings, factors, anchor, theta, jax.random.fold_in(inputs.key, i))
             for i, anchor in enumerate(names)
@@ -116,6 +131,38 @@ def _anchor_term(inputs: Inputs, settings: Settings, factors, anchor: str, theta
     # -log softmax over the own tuple and the negatives, which may be none.
     loss = jnp.where(rows.count > 0, jax.nn.softplus(rows.lse - positive), 0.0)
     return Term(jnp.sum(jnp.where(valid, loss, 0.0)), valid.sum().astype(jnp.float32))
+
+
+def _cube_terms(inputs: Inputs, settings: Settings, factors, scale) -> dict[str, Term]:
+    """Cross-entropy of each anchor against all pairs of the other two: its own rows of the cube's marginals.
+
+    Each device holds the slice of its rows of the first modality, so the other two marginals are parts of the whole.
+    """
+    axis_name, names = inputs.axis_name, tuple(factors)
+    present = jnp.stack([inputs.present[m] for m in names], axis=1)
+    neutral = settings.missing == "neutral"
+    absent = psum(jnp.sum(~present, axis=0), axis_name).astype(jnp.float32)
+    weight = jnp.where(present, 1.0, (1.0 / jnp.maximum(absent, 1.0)) if neutral else 0.0)
+    sides = []
+    for i, m in enumerate(names):
+        rows = settings.relation.describe(present[:, i], inputs.ids, axis_name)
+        factor = scale * factors[m] if i == 0 else factors[m]
+        sides.append(Side(factor, {**rows, "weight": weight[:, i], "whole": present}))
+    x, *others = sides
+    y, z = all_gather(others, axis_name)
+    b, n = len(x.factor), len(y.factor)
+    keep = settings.impl == "dense" or (settings.impl == "auto" and b * n * n <= _KEPT)
+    lses = marginals(Cut.of((b, n, n), settings.block, keep), x, y, z)
+    positive = jnp.sum(x.factor * sides[1].factor * sides[2].factor, axis=1)
+    terms = {}
+    for i, (m, lse) in enumerate(zip(names, lses, strict=True)):
+        if i and axis_name is not None:
+            lse = jax.lax.dynamic_slice_in_dim(merge_over_devices(lse, axis_name), jax.lax.axis_index(axis_name) * b, b)
+        some = jnp.any if neutral else jnp.all
+        valid = present[:, i] & some(jnp.delete(present, i, axis=1), axis=1)
+        loss = jnp.where(valid, lse - positive, 0.0)
+        terms[m] = Term(jnp.sum(loss), valid.sum().astype(jnp.float32))
+    return terms
 
 
 def _shuffled(queries: dict, keys: dict) -> tuple[jax.Array, jax.Array]:

@@ -1,8 +1,11 @@
-"""Walking a similarity matrix tile by tile on one device: statistics forward, gradients backward."""
+"""Walking a similarity matrix tile by tile on one device: statistics forward, gradients backward.
+
+The unit is a strip: all queries against one block of keys. A strip owns what belongs to its keys, so a caller may
+send these on as soon as the strip is done.
+"""
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,109 +13,77 @@ import jax.numpy as jnp
 from medjax.losses.statistics import Pull, Running, measure, merge
 
 
-class Tiling(NamedTuple):
-    """Padded operands and the grid of tiles. Padded rows have `present` False, so they enter nothing."""
-
-    queries: object
-    keys: object
-    query_rows: dict
-    key_rows: dict
-    shape: tuple[int, int]  # before padding
-    block: tuple[int, int]
-
-    @classmethod
-    def of(cls, queries, keys, query_rows: dict, key_rows: dict, block: int) -> "Tiling":
-        """Cuts `[n, ...]` queries and `[k, ...]` keys into blocks of at most `block` rows."""
-        n, k = query_rows["present"].shape[0], key_rows["present"].shape[0]
-        bq, bk = min(block, n), min(block, k)
-        padded = _pad(queries, n, bq), _pad(keys, k, bk), _pad(query_rows, n, bq), _pad(key_rows, k, bk)
-        return cls(*padded, (n, k), (bq, bk))
-
-    def at(self, i, j):
-        """The operands `(queries, keys, query_rows, key_rows)` of tile (i, j)."""
-        bq, bk = self.block
-        return (
-            _cut(self.queries, i, bq),
-            _cut(self.keys, j, bk),
-            _cut(self.query_rows, i, bq),
-            _cut(self.key_rows, j, bk),
-        )
-
-    def pad(self, tree, side: int):
-        """Pads per-row arrays of side 0 (queries) or 1 (keys) to whole blocks."""
-        return _pad(tree, self.shape[side], self.block[side])
-
-    def unpad(self, tree, side: int):
-        """Undoes `pad`."""
-        return jax.tree.map(lambda x: x[: self.shape[side]], tree)
-
-    def walk(self, body: Callable, carry):
-        """Runs `carry = body(carry, i, j)` over the tiles; a single tile needs no loop."""
-        rows, columns = (-(-n // block) for n, block in zip(self.shape, self.block, strict=True))
-        if rows * columns == 1:
-            return body(carry, 0, 0)
-
-        def step(carry, t):
-            return body(carry, t // columns, t % columns), None
-
-        return jax.lax.scan(step, carry, jnp.arange(rows * columns))[0]
+def cut_up(n: int, block: int) -> tuple[int, int]:
+    """The number and the size of equal blocks of at most `block` rows that cover n rows."""
+    count = max(1, -(-n // block))
+    return count, -(-n // count)
 
 
-def scan_forward(plan, theta, tiling: Tiling, rows: Running, columns: Running) -> tuple[Running, Running]:
-    """Adds the tiles' statistics to those of the rows and, with `plan.columns`, of the columns."""
-    bq, bk = tiling.block
+def pad(tree, rows: int):
+    """Fills up every leaf `[n, ...]` with zeros; padded rows have `present` False, so they enter nothing."""
 
-    def body(carry, i, j):
+    def fill(x):
+        extra = rows - x.shape[0]
+        return jnp.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1)) if extra else x
+
+    return jax.tree.map(fill, tree)
+
+
+def cut(tree, i, size: int):
+    """Block i of every leaf."""
+    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * size, size), tree)
+
+
+def paste(tree, part, i, size: int):
+    """`tree` with `part` as its block i."""
+    return jax.tree.map(lambda x, p: jax.lax.dynamic_update_slice_in_dim(x, p, i * size, 0), tree, part)
+
+
+def walk(body: Callable, carry, blocks: int, rounds: int = 1):
+    """Runs `carry = body(carry, i)` over the blocks, several times round; a single step needs no loop."""
+    if blocks * rounds == 1:
+        return body(carry, 0)
+    return jax.lax.scan(lambda c, t: (body(c, t % blocks), None), carry, jnp.arange(blocks * rounds))[0]
+
+
+def forward_strip(plan, theta, queries, query_rows: dict, rows: Running, keys, key_rows: dict, columns: Running, size):
+    """Adds a strip's statistics to those of all rows and, with `plan.columns`, of the strip's columns.
+
+    queries, query_rows, rows: padded to whole blocks of `size`. keys, key_rows, columns: one block.
+    """
+
+    def body(carry, i):
         rows, columns = carry
-        q, k, q_rows, k_rows = tiling.at(i, j)
-        s_qk = plan.tile(theta, q, k)
-        allowed, positive = plan.relation(q_rows, k_rows)
-        rows = _paste(rows, merge(_cut(rows, i, bq), measure(s_qk, allowed, positive, 1, plan.wanted)), i, bq)
+        s_qk = plan.tile(theta, cut(queries, i, size), keys)
+        allowed, positive = plan.relation(cut(query_rows, i, size), key_rows)
+        part = merge(cut(rows, i, size), measure(s_qk, allowed, positive, 1, plan.wanted))
         if plan.columns:
-            columns = _paste(
-                columns, merge(_cut(columns, j, bk), measure(s_qk, allowed, positive, 0, plan.wanted)), j, bk
-            )
-        return rows, columns
+            columns = merge(columns, measure(s_qk, allowed, positive, 0, plan.wanted))
+        return paste(rows, part, i, size), columns
 
-    rows, columns = tiling.walk(body, (tiling.pad(rows, 0), tiling.pad(columns, 1)))
-    return tiling.unpad(rows, 0), tiling.unpad(columns, 1)
+    return walk(body, (rows, columns), _count(query_rows, size))
 
 
-def scan_backward(plan, theta, tiling: Tiling, rows: Pull, columns: Pull | None, gradients):
-    """Adds the tiles' gradients to `(d_theta, d_queries, d_keys)`, recomputing each tile."""
-    bq, bk = tiling.block
-    rows, columns = tiling.pad(rows, 0), tiling.pad(columns, 1)
+def backward_strip(plan, theta, queries, query_rows: dict, rows: Pull, keys, key_rows: dict, columns, gradients, size):
+    """Adds a strip's gradients to `(d_theta, d_queries, d_keys)`, recomputing each tile.
+
+    columns: `Pull` of the strip's columns, or None. d_keys: of the strip's keys alone.
+    """
     add = partial(jax.tree.map, lambda total, part: total + part.astype(total.dtype))
 
-    def body(carry, i, j):
+    def body(carry, i):
         d_theta, d_queries, d_keys = carry
-        q, k, q_rows, k_rows = tiling.at(i, j)
-        s_qk, pull = jax.vjp(plan.tile, theta, q, k)
-        allowed, positive = plan.relation(q_rows, k_rows)
-        d_s = _cut(rows, i, bq).on(s_qk, allowed, positive, 1)
-        if plan.columns:
-            d_s += _cut(columns, j, bk).on(s_qk, allowed, positive, 0)
+        s_qk, pull = jax.vjp(plan.tile, theta, cut(queries, i, size), keys)
+        allowed, positive = plan.relation(cut(query_rows, i, size), key_rows)
+        d_s = cut(rows, i, size).on(s_qk, allowed, positive, 1)
+        if columns is not None:
+            d_s += columns.on(s_qk, allowed, positive, 0)
         t_theta, t_queries, t_keys = pull(d_s)
-        d_queries = _paste(d_queries, add(_cut(d_queries, i, bq), t_queries), i, bq)
-        d_keys = _paste(d_keys, add(_cut(d_keys, j, bk), t_keys), j, bk)
-        return add(d_theta, t_theta), d_queries, d_keys
+        d_queries = paste(d_queries, add(cut(d_queries, i, size), t_queries), i, size)
+        return add(d_theta, t_theta), d_queries, add(d_keys, t_keys)
 
-    d_theta, d_queries, d_keys = gradients
-    carry = (d_theta, tiling.pad(d_queries, 0), tiling.pad(d_keys, 1))
-    d_theta, d_queries, d_keys = tiling.walk(body, carry)
-    return d_theta, tiling.unpad(d_queries, 0), tiling.unpad(d_keys, 1)
+    return walk(body, gradients, _count(query_rows, size))
 
 
-def _pad(tree, n: int, block: int):
-    extra = -n % block
-    if not extra:
-        return tree
-    return jax.tree.map(lambda x: jnp.pad(x, [(0, extra)] + [(0, 0)] * (x.ndim - 1)), tree)
-
-
-def _cut(tree, i, block: int):
-    return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, i * block, block), tree)
-
-
-def _paste(tree, part, i, block: int):
-    return jax.tree.map(lambda x, p: jax.lax.dynamic_update_slice_in_dim(x, p, i * block, 0), tree, part)
+def _count(rows: dict, size: int) -> int:
+    return rows["present"].shape[0] // size

@@ -55,6 +55,29 @@ def test_value_and_gradient_equal_the_formula(rng, same_concept):
     assert_matches("pc_align", options, oracle, z, scalars=SCALARS, present=present)
 
 
+def texts_asked(z, scale, bias, present) -> float:
+    """The released variant: log mean exp over the concepts of a text of their best patches, one question a pair."""
+    here = present_samples(z, present)
+    total = 0.0
+    for i in np.flatnonzero(here["image"]):
+        for j in np.flatnonzero(here["text"]):
+            x, c = z["image"].tokens[i][z["image"].mask[i]], z["text"].tokens[j][z["text"].mask[j]]
+            best = (scale * c @ x.T + bias).max(1)
+            score = log_sum(best) - np.log(len(best))
+            total += np.logaddexp(0.0, -score if i == j else score)
+    return total / (here["image"] & here["text"]).sum()
+
+
+def test_questions_of_whole_texts_equal_the_formula(rng):
+    z, present = token_batch(rng)
+
+    def oracle(z, scalars, _):
+        return texts_asked(z, scalars["logit_scale"], scalars["logit_bias"], present)
+
+    options = {"asked": "text", "same_concept": "ignore"}
+    assert_matches("pc_align", options, oracle, z, scalars=SCALARS, present=present)
+
+
 def test_the_same_concept_is_pushed_away_only_without_its_id(rng):
     z, _ = token_batch(rng, rows=2, sentences=1, masked=False)
     z["text"] = z["text"]._replace(group=np.ones((2, 1, 2), np.uint32))
@@ -95,3 +118,5 @@ def test_ids_are_asked_for(rng):
     z, _ = token_batch(rng)
     with pytest.raises(UserError, match=r"pc_align.*Tokens\.group"):
         losses.get("pc_align")(z, logit_scale=1.0, logit_bias=0.0)
+    with pytest.raises(UserError, match="same_concept='ignore'"):
+        losses.get("pc_align", asked="text")(z, logit_scale=1.0, logit_bias=0.0)

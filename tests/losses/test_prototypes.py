@@ -111,6 +111,14 @@ def test_limits(rng):
     assert_limits("prototype_contrast", {}, unit_rows(rng, 8, 4, "ab"), **batch)
 
 
+def test_bfloat16_embeddings_are_computed_in_float32(rng):
+    z = {m: jnp.asarray(x, jnp.bfloat16) for m, x in unit_rows(rng, 8, 4, "ab").items()}
+    batch = {"prototypes": unit_rows(rng, 5, 4, "p")["p"], "targets": multi_hot(rng, 8, 5), "logit_scale": 4.0}
+    objective = losses.get("prototype_contrast")
+    exact = objective({m: x.astype(jnp.float32) for m, x in z.items()}, **batch).mean()
+    np.testing.assert_allclose(objective(z, **batch).mean(), exact, rtol=1e-5)
+
+
 def test_wrong_inputs_are_named(rng):
     z, prototypes, targets = unit_rows(rng, 8, 3, "a"), np.zeros((5, 3), np.float32), np.zeros((8, 5), bool)
     objective = losses.get("prototype_contrast")

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from losses_check import assert_matches
 from losses_limits import assert_limits
@@ -75,6 +76,59 @@ def test_descent_empties_the_salient_part_of_the_background_only(rng):
         length = np.linalg.norm(x[:, 4:], axis=1)
         assert length[~targets].max() < 0.01
         assert length[targets].min() > 0.5
+
+
+def two_factors(rng, rows):
+    """Two views of samples with a factor of all (4 classes), one of the targets alone (2 classes), and who is one."""
+    common, salient, targets = rng.integers(4, size=rows), rng.integers(2, size=rows), rng.random(rows) < 0.5
+    x = np.concatenate([np.eye(4)[common], np.where(targets, 2.0 * salient - 1.0, 0.0)[:, None]], axis=1) * 1.5
+    views = [(x + 0.3 * rng.normal(size=x.shape)).astype(np.float32) for _ in "ab"]
+    return views, salient, targets
+
+
+def encode(weights, x):
+    z = jnp.tanh(x @ weights["in"]) @ weights["out"]
+    common, salient = z[:, :4], z[:, 4:]
+    return jnp.concatenate([common / jnp.sqrt(jnp.sum(common**2, axis=1, keepdims=True) + 1e-6), salient], axis=1)
+
+
+def probe_salient(rng, weights, part):
+    """Accuracy of a linear probe of the targets' factor; chance is 1/2."""
+    views, salient, targets = two_factors(rng, 1000)
+    z = np.asarray(encode(weights, views[0]))[:, part]
+    fit, test = targets & (np.arange(1000) < 500), targets & (np.arange(1000) >= 500)
+    direction = np.linalg.lstsq(z[fit] - z[fit].mean(axis=0), 2.0 * salient[fit] - 1.0)[0]
+    answers = (z[test] - z[fit].mean(axis=0)) @ direction > 0
+    return np.mean(answers == salient[test])
+
+
+def test_joint_entropy_keeps_the_salient_factor_out_of_the_common_part(rng):
+    def train(joint):
+        objective = losses.get("sepclr", joint=joint)
+        keys = jax.random.split(jax.random.key(0))
+        weights = {"in": jax.random.normal(keys[0], (5, 64)) / 2, "out": jax.random.normal(keys[1], (64, 8)) / 8}
+        optimizer = optax.adam(5e-3)
+
+        @jax.jit
+        def step(weights, state, views, targets):
+            def call(weights):
+                z = {m: encode(weights, x) for m, x in zip("ab", views, strict=True)}
+                return objective(z, logit_scale=1.0, targets=targets).mean()
+
+            update, state = optimizer.update(jax.grad(call)(weights), state)
+            return optax.apply_updates(weights, update), state
+
+        state = optimizer.init(weights)
+        for _ in range(400):
+            views, _, targets = two_factors(rng, 64)
+            weights, state = step(weights, state, views, targets)
+        return weights
+
+    common, salient = slice(0, 4), slice(4, 8)
+    with_term, without = train(10.0), train(0.0)
+    assert probe_salient(rng, with_term, salient) > 0.9
+    assert probe_salient(rng, with_term, common) < 0.75
+    assert probe_salient(rng, without, common) > 0.9
 
 
 def test_targets_of_an_unknown_population_enter_common_and_joint_terms_only(rng):

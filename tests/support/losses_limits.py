@@ -1,4 +1,4 @@
-"""What every objective promises at the edge: empty batches, single rows, bfloat16, identical and huge vectors."""
+"""What every objective promises at the edge: empty batches, single rows, identical and huge vectors."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ from medjax import losses
 
 
 def assert_limits(name: str, options: dict, embeddings: dict, *, logit_scale: float = 5.0, **batch) -> None:
-    """Nothing present: zero value and gradient. One row, rows alike, vectors of length 1000: finite. bfloat16: near.
+    """Nothing present: zero value and gradient. One row, rows alike, vectors of length 1000: finite.
 
     embeddings: `{modality: float32[b, E]}`; batch: keywords of the objective. Tiles are smaller than the batch.
     """
@@ -37,9 +37,3 @@ def assert_limits(name: str, options: dict, embeddings: dict, *, logit_scale: fl
     for case, (vectors, present) in cases.items():
         for leaf in jax.tree.leaves(run(vectors, scale, present)):
             assert np.isfinite(leaf).all(), case
-    value, _ = run(z, scale, full)
-    half, gradient = run({m: x.astype(jnp.bfloat16) for m, x in z.items()}, scale, full)
-    assert half.dtype == jnp.float32
-    assert all(g.dtype == jnp.bfloat16 for g in gradient[0].values())
-    # Rounding to bfloat16 moves a similarity of unit vectors by up to 2^-8 of itself.
-    np.testing.assert_allclose(half, value, rtol=0.03, atol=0.03)

@@ -1,0 +1,148 @@
+"""Where a paper and its code disagree: the same small training both ways, on the phantom, and what comes out."""
+
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from medjax.data.build import Options, build_dataset
+from medjax.data.sources import Phantom
+from medjax.evaluation.bootstrap import Interval, summarise
+from medjax.evaluation.embeddings import embed_batches
+from medjax.evaluation.retrieval import pairwise_retrieval
+from medjax.evaluation.zero_shot import zero_shot
+from medjax.methods.encoder import load_run
+from medjax.training import loop
+from medjax.training.experiment import with_defaults
+
+_PAIR = ("ecg", "text")
+_THREE = ("ecg", "image", "text")
+_ALL = "n_squared"
+
+
+@dataclass(frozen=True)
+class Switch:
+    """One option of one objective. ours and other: options of the objective in a recipe, that make the difference."""
+
+    objective: str
+    name: str
+    modalities: tuple[str, ...]
+    ours: dict[str, Any]
+    other: dict[str, Any]
+
+
+SWITCHES = (
+    Switch("more", "temperature fixed at 0.02 | learnt", _THREE, {}, {"learn_scale": True}),
+    Switch("more", "report against the others | all pairs", _THREE, {}, {"others": True}),
+    Switch("convirt", "lambda 0.75 | 0.5", _PAIR, {}, {"first_weight": 0.5}),
+    Switch("convirt", "temperature fixed at 0.1 | learnt", _PAIR, {}, {"learn_scale": True}),
+    Switch("gram", "gradient of both sides | released: one side a direction", _THREE, {}, {"stop_gradient": True}),
+    Switch("symile", "mip_scale none | sqrt_d_power", _THREE, {"scale": 4.0}, {"mip_scale": "sqrt_d_power"}),
+    Switch(
+        "symile", "shuffled negatives | all tuples", _THREE, {"scale": 4.0}, {"scale": 4.0, "negatives": "n_squared"}
+    ),
+    Switch("dhn_nce", "published | released", _PAIR, {}, {"variant": "released"}),
+    Switch("soft_target", "label temperature 0.1 | published 1", _PAIR, {}, {"label_temperature": 1.0}),
+    Switch("soft_target", "targets add up to one | released: not one way", _PAIR, {}, {"renormalise": False}),
+    Switch("soft_target", "scale 14.3 | released 2.659", _PAIR, {}, {"scale": 2.659}),
+    Switch("mil_nce", "normalised | released", _PAIR, {"parts": "items"}, {"parts": "items", "variant": "released"}),
+    Switch("multi_positive", "mean of logarithms | logarithm of mean", _PAIR, {}, {"form": "in"}),
+    Switch("triplet", "hardest negative | mean", _PAIR, {}, {"negatives": "mean"}),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a training ended with, on the validation split: zero-shot AUROC over the findings that its modalities show,
+    and recall at 10 from ECG to report, each with its bootstrap replicates over patients.
+    """
+
+    auroc: Interval
+    auroc_replicates: np.ndarray
+    recall: Interval
+    recall_replicates: np.ndarray
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Both sides of a switch, and how much the other one is better, paired by patient."""
+
+    switch: Switch
+    ours: Outcome
+    other: Outcome
+
+    @property
+    def auroc_gain(self) -> Interval:
+        """Of the other side."""
+        return summarise(self.other.auroc_replicates - self.ours.auroc_replicates)
+
+    @property
+    def recall_gain(self) -> Interval:
+        """Of the other side."""
+        return summarise(self.other.recall_replicates - self.ours.recall_replicates)
+
+
+def measure(directory: Path, steps: int, switches: Iterable[Switch] = SWITCHES) -> Iterator[Effect]:
+    """The effect of every switch; a training that two switches share is done once."""
+    done: dict[str, Outcome] = {}
+    data = directory / "data"
+    if not (data / "manifest.json").is_file():
+        build_dataset(Phantom(patients=800, size=32), data, Options(), lambda done, total: None)
+    for switch in switches:
+        sides = []
+        for options in (switch.ours, switch.other):
+            key = f"{switch.objective} {switch.modalities} {sorted(options.items())}"
+            if key not in done:
+                done[key] = _train(_recipe(data, switch, options, steps))
+            sides.append(done[key])
+        yield Effect(switch, *sides)
+
+
+def _recipe(data: Path, switch: Switch, options: dict[str, Any], steps: int) -> ConfigDict:
+    block = dict(width=48, depth=1, heads=4, pool="mean")
+    modalities = dict(image=dict(size=32), ecg=dict(samples=1000, gain=0.1), text=dict(length=72))
+    towers = dict(
+        image=dict(name="vit", patch=8, **block),
+        ecg=dict(name="ecg_vit", patch=50, **block),
+        text=dict(name="bert", positions=72, **block),
+    )
+    config = ConfigDict()
+    config.seed = 0
+    config.data = dict(
+        dir=str(data),
+        batch_size=64,
+        cache=True,
+        threads=0,
+        modalities={m: modalities[m] for m in switch.modalities},
+    )
+    config.method = dict(
+        name="contrastive",
+        embed_dim=64,
+        head=dict(centre=True),
+        towers={m: towers[m] for m in switch.modalities},
+        objectives={switch.objective: dict(modalities=switch.modalities, **_required(switch), **options)},
+    )
+    config.optimizer = dict(lr=1e-3, weight_decay=0.05, warmup_percent=10)
+    config.train = dict(total_steps=steps, log_every_steps=steps, eval_every_steps=steps, checkpoint_every_steps=steps)
+    return with_defaults(config)
+
+
+def _required(switch: Switch) -> dict[str, Any]:
+    return {"gram": {"anchor": "text"}, "mil_nce": {"image": "ecg"}}.get(switch.objective, {})
+
+
+def _train(config: ConfigDict) -> Outcome:
+    with tempfile.TemporaryDirectory() as folder:
+        loop.run(config, Path(folder))
+        encoder = load_run(Path(folder), "last")
+    dataset = encoder.dataset()
+    seen = set(encoder.modalities)
+    findings = {k: f for k, f in dataset.manifest.findings.items() if f.seen_in and set(f.seen_in) <= seen}
+    table = embed_batches(encoder.encode, dataset.evaluation("validation", 64), dataset.manifest.labels)
+    found = zero_shot(table, encoder.embed_prompts(findings), findings, encoder.scorer())
+    retrieved = {r.name: r for r in pairwise_retrieval(table)}["ecg_to_text"]
+    return Outcome(found.macro, found.macro_replicates, retrieved.recall[10], retrieved.recall_replicates[10])
