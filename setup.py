@@ -56,6 +56,7 @@ setup(
             "portpicker>=1.6",
             "pytest>=8",
             "pytest-timeout>=2.3",
+            "pytest-xdist>=3.6",
             "ruff>=0.12",
             "transformers>=5",
             # The CPU wheel that CI has is of Python 3.11; without it the tests that need PyTorch skip.

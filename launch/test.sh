@@ -5,6 +5,8 @@
 #   bash launch/test.sh --compat   the fast tests on a newer Python with the newest JAX, where there is one
 # Tests on real data need MEDJAX_TEST_DATA, the folder that holds it, and skip without.
 set -euo pipefail
+# One process a core, but few: each has eight virtual devices. The tests of a file share what they compile.
+workers=(-n auto --maxprocesses 4 --dist loadfile)
 source "$(dirname "$0")/environment.sh"
 cd "$root"
 
@@ -33,8 +35,8 @@ case "${1:-}" in
     fi
     make_environment .venv-compat test "$python"
     .venv-compat/bin/python -c 'import jax, sys; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
-    exec .venv-compat/bin/python -m pytest -m "not slow and not end_to_end" "$@"
+    exec .venv-compat/bin/python -m pytest -m "not slow and not end_to_end" "${workers[@]}" "$@"
     ;;
 esac
 make_environment .venv test "${PYTHON:-python3}"
-exec .venv/bin/python -m pytest -m "not slow" "$@"
+exec .venv/bin/python -m pytest -m "not slow" "${workers[@]}" "$@"

@@ -17,9 +17,11 @@ import pytest
 from absl import flags
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-# Many tests train the same small recipe: compile it once a session.
-_CACHE = tempfile.TemporaryDirectory(prefix="medjax-test-")
-jax.config.update("jax_compilation_cache_dir", _CACHE.name)
+# Many tests train the same small recipe: compile it once a session, whichever of its processes comes first.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    _CACHE = tempfile.TemporaryDirectory(prefix="medjax-test-")
+    os.environ["MEDJAX_TEST_CACHE"] = _CACHE.name
+jax.config.update("jax_compilation_cache_dir", os.environ["MEDJAX_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 flags.FLAGS.mark_as_parsed()
 
