@@ -75,6 +75,7 @@ setup(
                 "evaluate_zero_shot",
                 "export",
                 "report",
+                "symile_xor",
                 "train",
             )
         ]

@@ -1,6 +1,5 @@
 """What objectives over the parts of a sample share: sentences, words or concepts of a text met with images."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -8,7 +7,6 @@ import jax
 import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice, suggest
-from medjax.losses.collectives import AxisName
 from medjax.losses.objective import Formula, Inputs
 from medjax.losses.relations import POLICIES, Relation
 from medjax.losses.tokens import Tokens
@@ -16,7 +14,7 @@ from medjax.losses.tokens import Tokens
 
 @dataclass(frozen=True)
 class ImageText(Formula):
-    """An objective between the parts of two modalities, `{image: Tokens, text: Tokens}`.
+    """An objective between the parts of two modalities, `{image: Tokens, text: Tokens}` unless it says otherwise.
 
     A sample without a real token, patch or sentence, is absent; padding enters nothing. `missing="neutral"` is the same
     as "mask".
@@ -73,22 +71,20 @@ class ItemRelation:
     def __post_init__(self):
         check_choice("policy for items of one group", self.same_group, POLICIES)
 
-    def items(self, x: Tokens, here: jax.Array, ids: Mapping | None, axis_name: AxisName, name: str) -> dict:
-        """Metadata of `b * n` items: that of their samples, and whether each is real."""
+    def describe(self, x: Tokens, x_here: jax.Array, sample_here: jax.Array, inputs: Inputs, name: str):
+        """Metadata of `b * n` items x of the samples `x_here`, and of the b samples that they meet, `sample_here`."""
         n = x.mask.shape[1]
-        rows = self.relation.describe(here, ids, axis_name)
-        rows = jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), rows)
-        rows["present"] &= x.mask.reshape(-1)
+        items = self.relation.describe(x_here, inputs.ids, inputs.axis_name)
+        items = jax.tree.map(lambda leaf: jnp.repeat(leaf, n, axis=0), items)
+        items["present"] &= x.mask.reshape(-1)
+        samples = self.relation.describe(sample_here, inputs.ids, inputs.axis_name)
         if self.same_group != "ignore":
-            rows["group"] = _groups(x, name).reshape(-1, 2)
-        return rows
-
-    def samples(self, x: Tokens, here: jax.Array, ids: Mapping | None, axis_name: AxisName, name: str) -> dict:
-        """Metadata of `b` samples whose items are `x`."""
-        rows = self.relation.describe(here, ids, axis_name)
-        if self.same_group != "ignore":
-            rows["groups"] = jnp.where(x.mask[..., None], _groups(x, name), 0)
-        return rows
+            if x.group is None:
+                raise UserError(f"{name} compares the ids of items and got none; give Tokens.group, uint32[b, n, 2]")
+            real = x.mask & x_here[:, None]
+            groups = jnp.where(real[..., None], x.group, 0)
+            items["group"], samples["groups"] = groups.reshape(-1, 2), groups
+        return items, samples
 
     def __call__(self, queries: dict, keys: dict) -> tuple[jax.Array, jax.Array]:
         """`(allowed bool[q, k], positive float32[q, k])`."""
@@ -102,12 +98,6 @@ class ItemRelation:
             return allowed & ((positive > 0) | ~same), positive
         same &= queries["present"][:, None] & keys["present"][None]
         return allowed | same, jnp.maximum(positive, same.astype(jnp.float32))
-
-
-def _groups(x: Tokens, name: str) -> jax.Array:
-    if x.group is None:
-        raise UserError(f"{name} compares the ids of items and got none; give Tokens.group, uint32[b, n, 2]")
-    return x.group
 
 
 def flat(x: Tokens) -> jax.Array:

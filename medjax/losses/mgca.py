@@ -177,9 +177,7 @@ class MGCAPrototype(ImageText):
         terms = {}
         for x, y in ((self.image, self.text), (self.text, self.image)):
             codes = sinkhorn(jax.lax.stop_gradient(scores[x]) / self.epsilon, valid, self.iterations, axis_name)
-            # Masked before the softmax too, for embeddings of absent rows that are not numbers.
-            logits = jnp.where(valid[:, None], inputs.logit_scale * scores[y], 0.0)
-            loss = -jnp.sum(codes * jax.nn.log_softmax(logits, axis=1))
+            loss = -jnp.sum(codes * jax.nn.log_softmax(inputs.logit_scale * scores[y], axis=1))
             terms[f"{x}_to_{y}"] = Term(loss, valid.sum().astype(jnp.float32), 0.5)
         return terms
 

@@ -46,10 +46,7 @@ class MILNCE(ImageText):
         """One term: both directions share a denominator."""
         _, text, image_here, text_here = self.both(inputs)
         relation = ItemRelation(settings.relation)
-        meta = (
-            relation.items(text, text_here, inputs.ids, inputs.axis_name, self.name),
-            relation.samples(text, image_here, inputs.ids, inputs.axis_name, self.name),
-        )
+        meta = relation.describe(text, text_here, image_here, inputs, self.name)
         rows, columns = settings.reduce(
             dot,
             {"scale": inputs.logit_scale},

@@ -1,8 +1,10 @@
 """MP-NCE: several sentences per image, each an answer of its own (RadZero)."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
+import jax
 import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice
@@ -10,8 +12,12 @@ from medjax.losses.base import Term
 from medjax.losses.items import ImageText, ItemRelation, excess, flat
 from medjax.losses.objective import Inputs, Scale, Settings
 from medjax.losses.pairwise import Negatives
+from medjax.losses.relations import POLICIES
 from medjax.losses.similarity import dot
+from medjax.losses.statistics import Stats
 from medjax.losses.token_similarity import masked_log_sum, vl_cabs
+
+_LOWEST = -1e30  # a finite stand-in for -inf
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,10 @@ class MPNCE(ImageText):
     row_sum, col_sum: the released switches, which add up the sentences of an image before the logarithm, as MIL-NCE
     does, and average over images: `-log sum_n e^l(n,g) / sum_n sum_b e^l(n,b)`, and the like for columns.
     same_sentence: an image whose text holds the same sentence (`Tokens.group` of the text) is a negative ("ignore", as
-    released) or left out ("mask").
+    released), left out ("mask") or a further answer ("positive").
+
+    Under a "positive" policy every pair of a sentence and an image that answer each other has a row and a column, with
+    no other answer in either, and the means are over those pairs; that takes two more passes over the similarities.
     """
 
     similarity: str = "vl_cabs"
@@ -48,29 +57,23 @@ class MPNCE(ImageText):
         """Raises UserError for unknown modalities or options."""
         super().check(modalities)
         check_choice("similarity", self.similarity, ("vl_cabs", "pooled"))
-        check_choice("same_sentence", self.same_sentence, ("ignore", "mask"))
+        check_choice("same_sentence", self.same_sentence, POLICIES)
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """Sentences against images, and images against sentences."""
-        if "positive" in (settings.relation.same_patient, settings.relation.same_text):
-            raise UserError(
-                "mp_nce's answers are the sentences of an image; use same_patient/same_text 'ignore' or 'mask'"
-            )
         image, text, image_here, text_here = self.both(inputs)
         relation = ItemRelation(settings.relation, self.same_sentence)
-        meta = (
-            relation.items(text, text_here, inputs.ids, inputs.axis_name, self.name),
-            relation.samples(text, image_here, inputs.ids, inputs.axis_name, self.name),
-        )
+        meta = relation.describe(text, text_here, image_here, inputs, self.name)
         theta = {"scale": inputs.logit_scale}
         if self.similarity == "pooled":
             tile, keys = dot, self.pooled(inputs, self.image)
         else:
             theta["attention"] = theta["scale"] if self.attention_scale is None else jnp.float32(self.attention_scale)
             tile, keys = vl_cabs, {"tokens": image.tokens, "mask": image.mask}
-        rows, columns = settings.reduce(
-            tile, theta, flat(text), keys, *meta, inputs.axis_name, relation=Negatives(relation)
-        )
+        operands = (theta, flat(text), keys)
+        rows, columns = settings.reduce(tile, *operands, *meta, inputs.axis_name, relation=Negatives(relation))
+        if "positive" in (self.same_sentence, settings.relation.same_patient, settings.relation.same_text):
+            return self._by_pairs(inputs, settings, tile, operands, meta, relation, rows, columns)
         shape = text.mask.shape
         valid, own = (rows.weight > 0).reshape(shape), rows.positive.reshape(shape)
         some, negative = (rows.count > 0).reshape(shape), rows.lse.reshape(shape)
@@ -86,6 +89,59 @@ class MPNCE(ImageText):
             f"{self.text}_to_{self.image}": _mean(by_rows, some_sentence if self.row_sum else valid),
             f"{self.image}_to_{self.text}": _mean(by_columns, some_sentence if self.col_sum else valid),
         }
+
+    def _by_pairs(
+        self, inputs, settings, tile, operands, meta, relation, rows: Stats, columns: Stats
+    ) -> dict[str, Term]:
+        """The terms where a sentence may answer several images: softplus of the negatives less each answer."""
+        if self.row_sum or self.col_sum:
+            raise UserError(
+                "mp_nce's row_sum and col_sum know one image a sentence; use no 'positive' policy with them"
+            )
+        theta, queries, keys = operands
+        none = jnp.zeros_like(rows.lse), jnp.zeros_like(columns.lse)
+        by_rows, by_columns = (jnp.where(stats.count > 0, stats.lse, _LOWEST) for stats in (rows, columns))
+        terms = {}
+        for name, shifts in (
+            (f"{self.text}_to_{self.image}", (by_rows, none[1])),
+            (f"{self.image}_to_{self.text}", (none[0], by_columns)),
+        ):
+            shifted = [{"of": x, "shift": shift} for x, shift in zip((queries, keys), shifts, strict=True)]
+            stats, _ = settings.reduce(
+                Shifted(tile),
+                theta,
+                *shifted,
+                *meta,
+                inputs.axis_name,
+                relation=Answers(relation),
+                columns=False,
+                wanted=("softplus",),
+            )
+            terms[name] = Term(jnp.sum(stats.softplus), jnp.sum(stats.weight), 0.5)
+        return terms
+
+
+@dataclass(frozen=True)
+class Shifted:
+    """A tile less a number of each row and of each column."""
+
+    tile: Callable
+
+    def __call__(self, theta: dict, queries: dict, keys: dict) -> jax.Array:
+        """float32[q, k]; queries and keys are `{"of": operands, "shift": float32[n]}`."""
+        return self.tile(theta, queries["of"], keys["of"]) - queries["shift"][:, None] - keys["shift"][None]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """A relation cut down to the pairs that answer each other."""
+
+    relation: ItemRelation
+
+    def __call__(self, queries: dict, keys: dict) -> tuple[jax.Array, jax.Array]:
+        """`(allowed bool[q, k], positive float32[q, k])`."""
+        _, positive = self.relation(queries, keys)
+        return positive > 0, positive
 
 
 def _mean(loss, valid) -> Term:

@@ -51,22 +51,21 @@ class PCAlign(ImageText):
         """One term: a question has no direction."""
         image, text, image_here, text_here = self.both(inputs)
         relation = ItemRelation(settings.relation, self.same_concept)
-        keys = relation.samples(text, image_here, inputs.ids, inputs.axis_name, self.name)
+        meta = relation.describe(text, text_here, image_here, inputs, self.name)
         if self.asked == "concept":
-            tile = best_patch if self.pooling == "max" else all_patches
-            queries, items = flat(text), relation.items(text, text_here, inputs.ids, inputs.axis_name, self.name)
+            queries, tile = flat(text), best_patch if self.pooling == "max" else all_patches
             complete = text.mask & (text_here & image_here)[:, None]
         else:
             tile = best_patch_of_texts if self.pooling == "max" else all_patches_of_texts
-            queries, items = text._asdict(), settings.relation.describe(text_here, inputs.ids, inputs.axis_name)
-            queries, complete = {k: queries[k] for k in ("tokens", "mask")}, text_here & image_here
+            queries = {"tokens": text.tokens, "mask": text.mask}
+            meta = settings.relation.describe(text_here, inputs.ids, inputs.axis_name), meta[1]
+            complete = text_here & image_here
         rows, _ = settings.reduce(
             tile,
             {"scale": inputs.logit_scale, "bias": inputs.logit_bias},
             queries,
             {"tokens": image.tokens, "mask": image.mask},
-            items,
-            keys,
+            *meta,
             inputs.axis_name,
             relation=relation,
             columns=False,

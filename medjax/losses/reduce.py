@@ -110,7 +110,10 @@ def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
 
     held = (*pad((keys, key_rows), k.rows), empty(k.rows, plan.wanted, axes))
     carry = make_varying((empty(q.rows, plan.wanted, axes), held), axes)
-    rows, (_, _, columns) = walk(strip, carry, k.count, _rounds(plan))
+    rows, (home_keys, home_rows, columns) = walk(strip, carry, k.count, _rounds(plan))
+    if plan.impl == "ring":
+        # The keys are home again. Going on from here spares the backward pass a copy of the arguments.
+        operands = (theta, queries, _first(home_keys, b), query_rows, _first(home_rows, b))
     rows, columns = _first(rows, n), _first(columns, k.n)
     if plan.impl == "gather":
         columns = _own(merge_over_devices(columns, plan.axis_name), b, plan.axis_name)

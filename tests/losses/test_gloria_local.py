@@ -6,8 +6,8 @@ import pytest
 from losses_check import assert_matches
 from losses_reference import id_rows, unit_rows
 from token_batches import (
+    check_edges,
     check_half_precision,
-    check_padding_and_emptiness,
     log_sum,
     present_samples,
     token_batch,
@@ -92,8 +92,8 @@ def test_length_of_a_text_matters_to_the_sum_alone(rng):
         assert np.isclose(*values, rtol=1e-5) == same
 
 
-def test_padding_changes_nothing_and_an_empty_batch_is_zero(rng):
-    check_padding_and_emptiness("gloria_local", *token_batch(rng), rng)
+def test_padding_order_absence_and_extremes(rng):
+    check_edges("gloria_local", *token_batch(rng), rng)
 
 
 def test_accepts_half_precision(rng):

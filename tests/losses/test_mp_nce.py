@@ -6,8 +6,8 @@ import pytest
 from losses_check import assert_matches
 from losses_reference import id_rows, unit_rows
 from token_batches import (
+    check_edges,
     check_half_precision,
-    check_padding_and_emptiness,
     log_sum,
     present_samples,
     token_batch,
@@ -85,6 +85,33 @@ def test_value_and_gradient_equal_the_formula(rng, options, plain):
     assert_matches("mp_nce", options, oracle(present, **plain), z, scalars=SCALE, present=present)
 
 
+def by_pairs(z, scale, present, same) -> float:
+    """The formula where `same` bool[b, n, k] are further answers: a row and a column for each, with no other answer."""
+    here = present_samples(z, present)
+    s = similarities(z, here, scale, "vl_cabs", None)
+    allowed = (z["text"].mask & here["text"][:, None])[..., None] & here["image"]
+    answer = (np.eye(len(s), dtype=bool)[:, None] | same) & allowed
+    negative, values = allowed & ~answer, []
+    for g, i, k in np.argwhere(answer):
+        for others in (s[g, i][negative[g, i]], s[:, :, k][negative[:, :, k]]):
+            values.append(np.logaddexp(s[g, i, k], log_sum(others)) - s[g, i, k])
+    return float(np.mean(values))
+
+
+def test_images_of_one_patient_can_be_answers_too(rng):
+    z, present = token_batch(rng)
+    patient = np.array([1, 1, 2, 2, 3, 0, 0, 3])
+    same = np.broadcast_to(((patient[:, None] == patient[None]) & (patient > 0)[:, None])[:, None], (8, 2, 8))
+
+    def oracle(z, scalars, _):
+        return by_pairs(z, scalars["logit_scale"], present, same)
+
+    options, ids = {"same_patient": "positive"}, {"patient": id_rows(patient)}
+    assert_matches("mp_nce", options, oracle, z, scalars=SCALE, present=present, ids=ids)
+    nobody = np.zeros_like(same)
+    np.testing.assert_allclose(by_pairs(z, 6.0, present, nobody), mp_nce(z, 6.0, present), rtol=1e-12)
+
+
 @pytest.mark.parametrize("similarity", ["pooled", "vl_cabs"])
 def test_one_sentence_and_one_patch_an_image_are_symmetric_infonce(rng, similarity):
     z = unit_rows(rng, 8, 5, "ab")
@@ -102,7 +129,7 @@ def test_equal_sentences_of_other_images_can_be_left_out(rng):
     z, present = token_batch(rng, sentences=3)
     numbers = rng.integers(0, 4, (8, 3))  # 0 is unknown
     z["text"] = z["text"]._replace(group=np.stack([numbers * 7, numbers], -1).astype(np.uint32))
-    real = np.where(z["text"].mask, numbers, 0)
+    real = np.where(z["text"].mask & present["text"][:, None], numbers, 0)
     same = ((numbers[:, :, None, None] == real[None, None]) & (numbers > 0)[:, :, None, None]).any(-1)
     plain = oracle(present, masked=same)
     assert_matches("mp_nce", {"same_sentence": "mask"}, plain, z, scalars=SCALE, present=present)
@@ -120,8 +147,8 @@ def test_images_of_one_patient_can_be_left_out(rng):
     np.testing.assert_allclose(value, mp_nce(z, 6.0, present, masked=masked), rtol=1e-5)
 
 
-def test_padding_changes_nothing_and_an_empty_batch_is_zero(rng):
-    check_padding_and_emptiness("mp_nce", *token_batch(rng), rng)
+def test_padding_order_absence_and_extremes(rng):
+    check_edges("mp_nce", *token_batch(rng), rng)
 
 
 def test_accepts_half_precision(rng):
@@ -135,7 +162,8 @@ def test_wrong_use_is_named(rng):
         losses.get("mp_nce", similarity="pooled")(z, logit_scale=1.0)
     with pytest.raises(UserError, match=r"mp_nce.*Tokens\.group"):
         losses.get("mp_nce", same_sentence="mask")(z, logit_scale=1.0)
-    with pytest.raises(UserError, match="mp_nce's answers are the sentences"):
-        losses.get("mp_nce", same_text="positive")(z, logit_scale=1.0)
+    with pytest.raises(UserError, match="row_sum and col_sum know one image a sentence"):
+        ids = {"text": id_rows(np.arange(8))}
+        losses.get("mp_nce", same_text="positive", row_sum=True)(z, logit_scale=1.0, ids=ids)
     with pytest.raises(UserError, match=r"mp_nce's image='ecg'.*valid: image, text"):
         losses.get("mp_nce", image="ecg")(z, logit_scale=1.0)

@@ -6,8 +6,8 @@ import pytest
 from losses_check import assert_matches
 from losses_reference import unit_rows
 from token_batches import (
+    check_edges,
     check_half_precision,
-    check_padding_and_emptiness,
     present_samples,
     token_batch,
     value_and_gradient,
@@ -79,8 +79,8 @@ def test_a_sample_does_not_depend_on_its_batch(rng):
     np.testing.assert_allclose(8 * together["image"].tokens[:1], gradient["image"].tokens, atol=1e-6)
 
 
-def test_padding_changes_nothing_and_an_empty_batch_is_zero(rng):
-    check_padding_and_emptiness("patch_transport", *token_batch(rng), rng)
+def test_padding_order_absence_and_extremes(rng):
+    check_edges("patch_transport", *token_batch(rng), rng)
 
 
 def test_accepts_half_precision(rng):

@@ -16,7 +16,7 @@ def unit(x: np.ndarray) -> np.ndarray:
 
 
 def token_batch(rng, rows=8, patches=3, sentences=2, width=3, masked=True, **text) -> tuple[dict, dict]:
-    """`({"image": Tokens, "text": Tokens}, present)`; sample 0 is whole, 1 has no image, 2 no real sentence."""
+    """`({"image": Tokens, "text": Tokens}, present)`; sample 1 has no image, 2 no real sentence, 3 no text."""
     embeddings = {}
     for m, n in (("image", patches), ("text", sentences)):
         mask = rng.random((rows, n)) < 0.7 if masked else np.ones((rows, n), bool)
@@ -27,7 +27,7 @@ def token_batch(rng, rows=8, patches=3, sentences=2, width=3, masked=True, **tex
         embeddings[m] = Tokens(tokens, mask, **(text if m == "text" else {}))
     present = {m: np.ones(rows, bool) for m in embeddings}
     if masked:
-        present["image"][1] = False
+        present["image"][1] = present["text"][3] = False
     return embeddings, present
 
 
@@ -75,8 +75,8 @@ def value_and_gradient(name: str, embeddings: dict, logit_scale: float, options=
     return float(value), jax.tree.map(lambda g: None if g.dtype == jax.dtypes.float0 else np.asarray(g), gradient)
 
 
-def check_padding_and_emptiness(name: str, embeddings: dict, present: dict, rng, options=None, **batch) -> None:
-    """More padding changes neither value nor gradient; samples that are all absent, or all padding, give zero."""
+def check_edges(name: str, embeddings: dict, present: dict, rng, options=None, **batch) -> None:
+    """Padding and order of tokens change nothing, nothing present gives zero, and whatever the tokens all is finite."""
     value, gradient = value_and_gradient(name, embeddings, 5.0, options, present=present, **batch)
     longer = padded(embeddings, 2, rng)
     longer_value, longer_gradient = value_and_gradient(name, longer, 5.0, options, present=present, **batch)
@@ -87,6 +87,21 @@ def check_padding_and_emptiness(name: str, embeddings: dict, present: dict, rng,
         np.testing.assert_allclose(longer_gradient[m].tokens[:, :n], gradient[m].tokens, atol=1e-5)
         assert not longer_gradient[m].tokens[:, n:].any()
         assert not gradient[m].tokens[~np.asarray(x.mask)].any()
+    order = rng.permutation(len(next(iter(present.values()))))
+    turned = {
+        m: jax.tree.map(lambda x: x[:, ::-1] if x.ndim > 1 else x, x._replace(pooled=None))
+        for m, x in embeddings.items()
+    }
+    turned = {m: x._replace(pooled=embeddings[m].pooled) for m, x in turned.items()}
+    turned, here, again = jax.tree.map(lambda x: x[order] if np.ndim(x) else x, (turned, present, batch))
+    np.testing.assert_allclose(
+        value_and_gradient(name, turned, 5.0, options, present=here, **again)[0], value, rtol=5e-6
+    )
+    whole = {m: np.ones_like(p) for m, p in present.items()}
+    for change in (np.zeros_like, np.ones_like, lambda x: 1e3 * x):
+        extreme = {m: x._replace(tokens=change(x.tokens)) for m, x in embeddings.items()}
+        for leaf in jax.tree.leaves(value_and_gradient(name, extreme, 5.0, options, present=whole, **batch)):
+            assert np.isfinite(leaf).all()
     nobody = {m: np.zeros_like(p) for m, p in present.items()}
     no_tokens = {m: x._replace(mask=np.zeros_like(x.mask)) for m, x in embeddings.items()}
     for empty, here in ((embeddings, nobody), (no_tokens, present)):

@@ -1,0 +1,1 @@
+"""What users would pick instead, side by side, and published experiments; nothing but `medjax.bin` imports it."""
