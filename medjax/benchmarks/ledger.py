@@ -24,18 +24,29 @@ _THREE = ("ecg", "image", "text")
 _ALL = "n_squared"
 
 
+_REQUIRED = {
+    "gram": {"anchor": "text"},
+    **{name: {"image": "ecg"} for name in ("gloria_local", "mgca_instance", "mgca_token", "mil_nce")},
+}
+
+
 @dataclass(frozen=True)
 class Switch:
-    """One option of one objective. ours and other: options of the objective in a recipe, that make the difference."""
+    """One option of one objective. ours and other: options of the objective in a recipe, that make the difference.
+
+    beside: a further objective, for those that train no pooled embedding.
+    """
 
     objective: str
     name: str
     modalities: tuple[str, ...]
     ours: dict[str, Any]
     other: dict[str, Any]
+    beside: str = ""
 
 
 SWITCHES = (
+    Switch("info_nce", "mean over pairs | sum", _THREE, {}, {"reduction": "sum"}),
     Switch("more", "temperature fixed at 0.02 | learnt", _THREE, {}, {"learn_scale": True}),
     Switch("more", "report against the others | all pairs", _THREE, {}, {"others": True}),
     Switch("convirt", "lambda 0.75 | 0.5", _PAIR, {}, {"first_weight": 0.5}),
@@ -51,6 +62,10 @@ SWITCHES = (
     Switch("soft_target", "scale 14.3 | released 2.659", _PAIR, {}, {"scale": 2.659}),
     Switch("mil_nce", "normalised | released", _PAIR, {"parts": "items"}, {"parts": "items", "variant": "released"}),
     Switch("multi_positive", "mean of logarithms | logarithm of mean", _PAIR, {}, {"form": "in"}),
+    Switch("gloria_local", "released: sum over words | mean", _PAIR, {}, {"aggregate": "mean"}, "info_nce"),
+    Switch(
+        "mgca_token", "normalised, padding left out | released", _PAIR, {}, {"variant": "released"}, "mgca_instance"
+    ),
     Switch("triplet", "hardest negative | mean", _PAIR, {}, {"negatives": "mean"}),
 )
 
@@ -124,15 +139,15 @@ def _recipe(data: Path, switch: Switch, options: dict[str, Any], steps: int) -> 
         embed_dim=64,
         head=dict(centre=True),
         towers={m: towers[m] for m in switch.modalities},
-        objectives={switch.objective: dict(modalities=switch.modalities, **_required(switch), **options)},
+        objectives={
+            name: dict(modalities=switch.modalities, **_REQUIRED.get(name, {}), **own)
+            for name, own in {switch.objective: options, switch.beside: {}}.items()
+            if name
+        },
     )
     config.optimizer = dict(lr=1e-3, weight_decay=0.05, warmup_percent=10)
     config.train = dict(total_steps=steps, log_every_steps=steps, eval_every_steps=steps, checkpoint_every_steps=steps)
     return with_defaults(config)
-
-
-def _required(switch: Switch) -> dict[str, Any]:
-    return {"gram": {"anchor": "text"}, "mil_nce": {"image": "ecg"}}.get(switch.objective, {})
 
 
 def _train(config: ConfigDict) -> Outcome:

@@ -1,0 +1,134 @@
+"""What objectives learn beside the encoders: biases, prototypes, heads for tokens."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from methods_batch import BLOCKS, SPECS, complete, make_batch
+
+from medjax import losses
+from medjax.convert import rules
+from medjax.convert.architecture import architecture
+from medjax.convert.tables import encoder_rules
+from medjax.errors import UserError
+from medjax.losses import Tokens
+from medjax.methods import make_method
+
+TOWERS = {
+    "image": {"name": "vit", "patch": 4, **BLOCKS},
+    "text": {"name": "bert", "positions": 8, **BLOCKS},
+}
+KEY = jax.random.key(3)
+
+
+def method_of(**objectives):
+    options = {"name": "contrastive", "towers": TOWERS, "embed_dim": 6, "objectives": objectives}
+    return make_method(options, SPECS)
+
+
+@pytest.fixture
+def batch(rng):
+    return make_batch(rng, modalities=("image", "text"))
+
+
+def test_bias_starts_where_it_is_told_and_reaches_the_loss(batch):
+    method = method_of(sigmoid={"bias": -2.0})
+    params, _ = method.init(KEY, batch)
+    assert params["objectives"]["sigmoid"]["bias"] == -2.0
+    encoded = method.encode(params, {}, batch, None, False)
+    loss = method.objective(encoded, params, {}, batch, KEY)[0].mean()
+    expected = losses.get("sigmoid")(encoded.pooled, logit_scale=10.0, logit_bias=-2.0, present=encoded.present).mean()
+    np.testing.assert_allclose(loss, expected, rtol=1e-6)
+
+
+def test_bias_and_scale_travel_with_an_export(batch):
+    method = method_of(sigmoid={}, info_nce={})
+    params, _ = method.init(KEY, batch)
+    configs = {m: module.config for m, module in method.towers.modules.items()}
+    config = architecture(configs, {}, params, SPECS)
+    assert config["biases"] == ["sigmoid"] and config["log_scales"] == ["info_nce", "sigmoid"]
+    learnt = {"objectives": params["objectives"]}
+    names = {"biases.sigmoid": (), "log_scales.info_nce": (), "log_scales.sigmoid": ()}
+    state = rules.to_torch(learnt, encoder_rules({}), names)
+    assert state["biases.sigmoid"] == -10.0
+
+
+def test_published_temperatures_stay_fixed_unless_told_otherwise(batch):
+    def gradient(**options):
+        method = method_of(convirt=options)
+        params, _ = method.init(KEY, batch)
+        encoded = method.encode(params, {}, batch, None, False)
+
+        def value(learnt):
+            return method.objective(encoded, {"objectives": learnt}, {}, batch, KEY)[0].mean()
+
+        return jax.grad(value)(params["objectives"])["convirt"]["log_scale"]
+
+    assert gradient() == 0 and gradient(learn_scale=True) != 0
+
+
+def test_tokens_are_projected_for_the_objectives_that_compare_them(batch):
+    batch = complete(batch)
+    method = method_of(gloria_local={}, info_nce={})
+    params, _ = method.init(KEY, batch)
+    assert set(params["token_heads"]) == {"image", "text"}
+    encoded = method.encode(params, {}, batch, None, False)
+    assert encoded.tokens["text"].shape == (6, 2, 5, 6)
+    np.testing.assert_allclose(np.linalg.norm(encoded.tokens["image"], axis=-1), 1, atol=1e-5)
+    np.testing.assert_array_equal(
+        np.asarray(encoded.token_mask["text"]).sum(axis=2), batch.items["text"].value["length"]
+    )
+    loss, _ = method.objective(encoded, params, {}, batch, KEY)
+    tokens = {
+        m: Tokens(jnp.reshape(x, (6, -1, 6)), jnp.reshape(encoded.token_mask[m], (6, -1)))
+        for m, x in encoded.tokens.items()
+    }
+    expected = losses.get("gloria_local")(tokens, logit_scale=10.0).mean()
+    np.testing.assert_allclose(loss.metrics()["gloria_local"], expected, rtol=1e-5)
+
+
+def test_an_encoder_without_token_heads_still_embeds(batch):
+    method = method_of(gloria_local={}, info_nce={})
+    params, _ = method.init(KEY, batch)
+    whole = method.encode(params, {}, batch, None, False)
+    exported = method.encode({k: v for k, v in params.items() if k != "token_heads"}, {}, batch, None, False)
+    np.testing.assert_array_equal(exported.pooled["image"], whole.pooled["image"])
+    assert not exported.tokens
+
+
+def test_items_are_the_parts_where_that_is_asked_for(batch):
+    method = method_of(mil_nce={"parts": "items"}, info_nce={})
+    params, _ = method.init(KEY, batch)
+    assert "token_heads" not in params
+    encoded = method.encode(params, {}, batch, None, False)
+    loss, _ = method.objective(encoded, params, {}, batch, KEY)
+    items = {m: Tokens(encoded.items[m], encoded.item_mask[m], pooled=encoded.pooled[m]) for m in encoded.items}
+    expected = losses.get("mil_nce")(items, logit_scale=10.0, present=encoded.present).mean()
+    np.testing.assert_allclose(loss.metrics()["mil_nce"], expected, rtol=1e-5)
+
+
+def test_prototypes_are_unit_vectors_with_a_gradient(batch):
+    method = method_of(mgca_prototype={"prototypes": 5})
+    params, _ = method.init(KEY, batch)
+    assert params["prototypes"]["mgca_prototype"].shape == (5, 6)
+    encoded = method.encode(params, {}, batch, None, False)
+
+    def value(prototypes):
+        learnt = {**params, "prototypes": {"mgca_prototype": prototypes}}
+        return method.objective(encoded, learnt, {}, batch, KEY)[0].mean()
+
+    prototypes = params["prototypes"]["mgca_prototype"]
+    np.testing.assert_allclose(value(3 * prototypes), value(prototypes), rtol=1e-5)
+    assert np.any(jax.grad(value)(prototypes))
+
+
+@pytest.mark.parametrize(
+    ("objectives", "named"),
+    [
+        ({"mgca_prototype": {}}, r"objectives\.mgca_prototype\.prototypes="),
+        ({"gloria_local": {"parts": "words"}}, "words"),
+    ],
+)
+def test_wrong_terms_are_named(objectives, named):
+    with pytest.raises(UserError, match=named):
+        method_of(**objectives)
