@@ -30,6 +30,13 @@ def describe_labels(targets: Any, b: int) -> dict[str, jax.Array]:
     return {"labels": jnp.where(known, targets, 0).astype(jnp.float32), "known": jnp.all(known, axis=1)}
 
 
+def findings(targets: Any) -> jax.Array:
+    """float32[b, K] from `[b, K]` findings or `{"labels", "labels_mask"}`; unknown ones are -1."""
+    if isinstance(targets, Mapping):
+        return jnp.where(targets["labels_mask"], targets["labels"], -1.0).astype(jnp.float32)
+    return jnp.asarray(targets).astype(jnp.float32)
+
+
 def same_label(queries: dict, keys: dict) -> jax.Array:
     """bool[q, k]: pairs of one class."""
     if "class" in queries:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from medjax.errors import UserError
 from medjax.losses.base import Term
 from medjax.losses.collectives import global_rows
+from medjax.losses.labels import findings
 from medjax.losses.objective import Formula, Inputs, Scale, Settings
 from medjax.losses.similarity import dot
 
@@ -22,7 +23,7 @@ class PrototypeContrast(Formula):
     without a class enters nothing. RAD's temperature could not be confirmed.
 
     `prototypes`: `[k, E]`. `targets`: `[b, k]`, bool or number: positive for the sample's classes, 0 for others,
-    negative for unknown, which are neither. The matrix `[b, k]` is stored.
+    negative for unknown, which are neither; or a batch's `{"labels", "labels_mask"}`. The matrix `[b, k]` is stored.
 
     negatives: None for every class that the sample has not, or how many of them to draw for each of its
     classes, without replacement (RAD: 5); drawing needs `key`. That RAD shares the drawn ones among a sample's classes,
@@ -49,7 +50,7 @@ class PrototypeContrast(Formula):
         if (relation.same_patient, relation.same_text) != ("ignore", "ignore"):
             raise UserError("prototype_contrast compares no two rows; leave same_patient and same_text 'ignore'")
         _check_shapes(inputs)
-        targets = jnp.asarray(inputs.targets).astype(jnp.float32)
+        targets = findings(inputs.targets)
         positive, negative = targets > 0, targets == 0
         out = {}
         for i, (m, x) in enumerate(inputs.embeddings.items()):
@@ -84,7 +85,7 @@ def _sup_con(s_bk: jax.Array, positive: jax.Array, negative: jax.Array, present:
 
 def _check_shapes(inputs: Inputs) -> None:
     b, width = next(iter(inputs.embeddings.values())).shape
-    c, targets = inputs.prototypes, jnp.asarray(inputs.targets)
+    c, targets = inputs.prototypes, findings(inputs.targets)
     if c.ndim != 2 or c.shape[1] != width:
         raise UserError(f"prototypes must be [k, {width}], as wide as the embeddings, got {list(c.shape)}")
     if targets.shape != (b, c.shape[0]):

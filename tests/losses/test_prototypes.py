@@ -136,3 +136,11 @@ def test_wrong_inputs_are_named(rng):
         losses.get("prototype_contrast", same_patient="mask")(
             z, logit_scale=1.0, prototypes=prototypes, targets=targets
         )
+
+
+def test_unknown_labels_of_a_batch_are_neither_answers_nor_negatives(rng):
+    z, prototypes, targets = unit_rows(rng, 8, 3, "a"), unit_rows(rng, 5, 3, "p")["p"], multi_hot(rng, 8, 5)
+    labels = {"labels": np.maximum(targets, 0).astype(np.float32), "labels_mask": targets >= 0}
+    call = losses.get("prototype_contrast")
+    plain, masked = (call(z, logit_scale=4.0, prototypes=prototypes, targets=t).mean() for t in (targets, labels))
+    np.testing.assert_allclose(masked, plain, rtol=1e-6)
