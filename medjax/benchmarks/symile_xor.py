@@ -159,7 +159,7 @@ def draw(experiment: Experiment, key: jax.Array, rows: int, p: jax.Array, missin
 
 def _candidates(experiment: Experiment) -> jax.Array:
     """Every value of the target, in the order of its bits read as a number."""
-    every = (jnp.arange(2**experiment.bits)[:, None] >> jnp.arange(experiment.bits)) & 1
+    every = (jnp.arange(2**experiment.bits)[:, None] >> jnp.arange(experiment.bits)[None, :]) & 1
     indicator = jnp.zeros((len(every), int(experiment.variant == "missing")))
     return jnp.concatenate([every.astype(jnp.float32), indicator], axis=1)
 

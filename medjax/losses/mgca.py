@@ -21,7 +21,7 @@ from medjax.losses.tokens import Tokens
 class MGCAInstance(ImageText):
     """ITA: `CE(s <v_i, t_j>) + CE` of the transpose, the two directions added, not averaged; s = 1 / 0.07, fixed.
 
-    arXiv 2210.06044, section 3.2, and HKU-MedAI/MGCA `mgca_module.py`. Negatives come from the whole mesh; the released
+    arXiv 2210.06044, and HKU-MedAI/MGCA `mgca_module.py`. Negatives come from the whole mesh; the released
     code sees only those of one GPU. Takes pooled vectors.
     """
 
@@ -43,7 +43,7 @@ class MGCAInstance(ImageText):
 class MGCAToken(ImageText):
     """CTA: each word attends to the patches of its image, and must find what it saw among what the other words saw.
 
-    arXiv 2210.06044, section 3.2, and HKU-MedAI/MGCA `mgca_module.py`; s = 1 / 0.1, fixed:
+    arXiv 2210.06044, and HKU-MedAI/MGCA `mgca_module.py`; s = 1 / 0.1, fixed:
 
         o_w = sum_p softmax_p(s <t_w, v_p>) v_p,   1/2 sum_w a_w [ CE_u(s <t_w, o_u>) + CE_u(s <t_u, o_w>) ]
 
@@ -137,7 +137,7 @@ def _quantile(x_bn: jax.Array, some_bn: jax.Array, q: float) -> jax.Array:
 class MGCAPrototype(ImageText):
     """CPA: the prototypes that one modality of a sample is assigned to are predicted from the other.
 
-    arXiv 2210.06044, section 3.3, and HKU-MedAI/MGCA `mgca_module.py`; c are the prototypes, normalised by the caller:
+    arXiv 2210.06044, and HKU-MedAI/MGCA `mgca_module.py`; c are the prototypes, normalised by the caller:
 
         1/2 mean_i [ -sum_k q_k(v_i) log softmax_k(s <t_i, c_k>) ] + 1/2 the same with v and t exchanged, s = 1 / 0.2
 
@@ -186,7 +186,7 @@ def sinkhorn(log_bk: jax.Array, valid: jax.Array, iterations: int, axis_name: Ax
     """float32[b, k]: exp(log_bk) scaled so that every valid row adds up to 1 and, nearly, all columns to the same.
 
     Rows are those of the whole mesh axis. Works on logarithms, since exp(1 / 0.05) is 5e8; rows that are not valid are
-    zero. arXiv 2006.09882 (SwAV), algorithm 1.
+    zero. arXiv 2006.09882 (SwAV).
     """
     some = valid[:, None]
     log_bk = jnp.where(some, log_bk, 0.0)

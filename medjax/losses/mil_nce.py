@@ -19,7 +19,7 @@ from medjax.losses.token_similarity import masked_log_sum
 class MILNCE(ImageText):
     """`-log P_i / (P_i + R_i + C_i)`: the bag of image i, other bags with it, other images with its bag.
 
-    arXiv 1912.06430 (MIL-NCE), eq. 1, as used by SurgVLP, arXiv 2307.15220. `P_i = sum_{k in bag i} e^l(i,k)`,
+    arXiv 1912.06430 (MIL-NCE), as used by SurgVLP, arXiv 2307.15220. `P_i = sum_{k in bag i} e^l(i,k)`,
     `R_i = sum_{k not in bag i} e^l(i,k)`, `C_i = sum_{k in bag i} sum_{j != i} e^l(j,k)`, l the inner product of the
     image's pooled vector (`Tokens.pooled`, or its only token) with a sentence, times the scale: 1 / 0.1 for normalised
     vectors. Under a "positive" policy the bag of an image takes in those of its other right answers, C_i its own alone.

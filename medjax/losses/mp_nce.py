@@ -24,7 +24,7 @@ _LOWEST = -1e30  # a finite stand-in for -inf
 class MPNCE(ImageText):
     """Every sentence n is contrasted with its image g among the images, and its image with it among the sentences.
 
-    arXiv 2504.07416, section 3.3, and deepnoid-ai/RadZero `losses.py`; `l` is the similarity times the scale:
+    arXiv 2504.07416, and deepnoid-ai/RadZero `losses.py`; `l` is the similarity times the scale:
 
         row_n = -log e^l(n,g) / sum_b e^l(n,b)
         col_n = -log e^l(n,g) / (e^l(n,g) + sum_{m not of image g} e^l(m,g))      1/2 (mean_n row + mean_n col)

@@ -18,7 +18,7 @@ from medjax.losses.tokens import Tokens
 class PatchTransport(ImageText):
     """`E_p(x) E_pi(y|x) c(x, y) + E_q(y) E_pi(x|y) c(x, y)`, c = 1 - <x, y>, for patches x and labels y of one sample.
 
-    PatchCT (arXiv 2307.09066), section 3; the navigators are `pi(y|x)` proportional to `q(y) exp(s <x, y>)` and
+    PatchCT (arXiv 2307.09066); the navigators are `pi(y|x)` proportional to `q(y) exp(s <x, y>)` and
     `pi(x|y)` to `p(x) exp(s <x, y>)`. The authors publish no code: the equal weights of the two directions and the
     scale are this library's. There are no negatives, so a sample's loss does not depend on its batch.
 

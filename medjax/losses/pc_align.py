@@ -18,7 +18,7 @@ from medjax.losses.token_similarity import all_patches, best_patch, masked_log_s
 class PCAlign(ImageText):
     """`-1/C sum_ic log sigmoid(z_ic max_p (s <v_ip, c> + b))`, z = 1 where concept c is of image i's text, else -1.
 
-    arXiv 2501.15579, section 3.2, and JerrryNie/ConceptCLIP `open_clip/loss.py`; C is the number of concepts, s = 10
+    arXiv 2501.15579, and JerrryNie/ConceptCLIP `open_clip/loss.py`; C is the number of concepts, s = 10
     and b = -10 at the start, apart from those of the image-text loss (which has twice the weight). Every pair of a
     concept and an image that are present is asked; the divisor is the number of concepts whose image is present too.
 

@@ -98,12 +98,12 @@ def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
     if plan.impl == "gather":
         keys, key_rows = all_gather((keys, key_rows), plan.axis_name)
     q, k = _Cut.of(query_rows, plan.block), _Cut.of(key_rows, plan.block)
-    queries, query_rows = pad((queries, query_rows), q.rows)
+    padded, padded_rows = pad((queries, query_rows), q.rows)
 
     def strip(carry, j):
         rows, held = carry
         keys, key_rows, columns = cut(held, j, k.size)
-        rows, columns = forward_strip(plan, theta, queries, query_rows, rows, keys, key_rows, columns, q.size)
+        rows, columns = forward_strip(plan, theta, padded, padded_rows, rows, keys, key_rows, columns, q.size)
         if plan.impl == "ring":
             return rows, paste(held, ring_shift((keys, key_rows, columns), plan.axis_name), j, k.size)
         return rows, (*held[:2], paste(held[2], columns, j, k.size))

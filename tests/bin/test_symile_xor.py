@@ -3,16 +3,16 @@
 import functools
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
+from absl import flags
+from absl.testing import flagsaver
 
 from medjax.benchmarks import symile_xor
+from medjax.bin import symile_xor as binary
 from medjax.bin.cli import load_config
 from medjax.config import build
 from medjax.errors import UserError
@@ -86,25 +86,37 @@ def test_wrong_experiments_are_refused():
         experiment("", batch_size=20_000)
 
 
-def call(*arguments):
-    small = [f"--config.{key}" for key in ("train_rows=200", "batch_size=100", "validation_rows=50", "test_sets=2")]
-    command = [sys.executable, "-m", "medjax.bin.symile_xor", "--config=configs/symile_xor.py:epochs=1", *small]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu"}
-    return subprocess.run(
-        [*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+@pytest.fixture
+def small():
+    """The flags of the binary, with few rows."""
+    with flagsaver.as_parsed(config=f"{ROOT / 'configs' / 'symile_xor.py'}:epochs=1"):
+        config = flags.FLAGS.config
+        config.update(train_rows=200, batch_size=100, validation_rows=50, test_rows=100, test_sets=2)
+        yield
 
 
-def test_binary_prints_the_curve_and_its_last_line_is_json(tmp_path):
-    done = call("--json", f"--output={tmp_path / 'plot.png'}")
-    assert done.returncode == 0, done.stderr
-    points = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
-    assert done.stdout.rstrip().endswith(json.dumps(points[-1]))
+def test_binary_prints_the_curve_and_its_last_line_is_json(small, tmp_path, capsys):
+    with flagsaver.flagsaver(json=True, output=str(tmp_path / "plot.png")):
+        binary.main()
+    lines = capsys.readouterr().out.splitlines()
+    points = [json.loads(line) for line in lines if line.startswith("{")]
+    assert lines[-1] == json.dumps(points[-1])
+    assert [list(point) for point in points] == [["p", "symile", "pairwise"]] * 11
     assert [point["p"] for point in points] == [i / 10 for i in range(11)]
     assert all(0 <= point[name] <= 1 for point in points for name in symile_xor.OBJECTIVES)
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_binary_refuses_a_share_that_is_none():
-    done = call("--p=1.5")
-    assert done.returncode == 2 and "--p" in done.stderr and "Traceback" not in done.stderr
+def test_binary_runs_one_point(small, tmp_path, capsys):
+    with flagsaver.flagsaver(json=True, p=0.5, output=str(tmp_path / "plot.png")):
+        binary.main()
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["p"] == 0.5
+    assert not list(tmp_path.iterdir())
+
+
+def test_binary_refuses_what_is_no_share_or_has_none(small):
+    with flagsaver.flagsaver(p=1.5), pytest.raises(UserError, match="between 0 and 1"):
+        binary.main()
+    flags.FLAGS.config.update(variant="eight", bits=1)
+    with flagsaver.flagsaver(p=0.5), pytest.raises(UserError, match="leave --p out"):
+        binary.main()

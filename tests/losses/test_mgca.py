@@ -50,7 +50,7 @@ def clipped(weight, percentiles):
 
 
 def mgca_token(z, scale, present, weights, released=False, percentiles=(10, 90)) -> float:
-    """arXiv 2210.06044, section 3.2, sample by sample."""
+    """arXiv 2210.06044, sample by sample."""
     here = present_samples(z, present)
     total, count = 0.0, 0
     for i in np.flatnonzero(here["image"] & here["text"]):
@@ -117,7 +117,7 @@ def codes(scores, iterations):
 
 
 def mgca_prototype(z, scale, prototypes, present, fixed, epsilon=0.05) -> float:
-    """arXiv 2210.06044, section 3.3; `fixed` is `(z, prototypes)` of the codes, which have no gradient."""
+    """arXiv 2210.06044; `fixed` is `(z, prototypes)` of the codes, which have no gradient."""
     valid = present["image"] & present["text"]
     total = 0.0
     for x, y in (("image", "text"), ("text", "image")):
@@ -171,7 +171,7 @@ def test_an_empty_batch_has_no_prototype_loss(rng):
     def call(z, prototypes):
         return get("mgca_prototype")(z, logit_scale=5.0, prototypes=prototypes, present=nobody).mean()
 
-    value, gradient = jax.value_and_grad(call, argnums=(0, 1))(z, unit_rows(rng, 5, 4, "c")["c"])
+    value, gradient = jax.jit(jax.value_and_grad(call, argnums=(0, 1)))(z, unit_rows(rng, 5, 4, "c")["c"])
     assert value == 0.0
     assert not any(np.any(g) for g in jax.tree.leaves(gradient))
 

@@ -20,7 +20,7 @@ SCALE = {"logit_scale": 4.0}
 
 
 def mil_nce(z, scale, present, released=False, patient=None, policy="ignore") -> float:
-    """arXiv 1912.06430, eq. 1; images are `z["image"].pooled`."""
+    """arXiv 1912.06430; images are `z["image"].pooled`."""
     here = present_samples(z, present)
     b = len(here["image"])
     s = scale * np.einsum("je,ine->ijn", z["image"].pooled, z["text"].tokens)  # [text sample, image, sentence]

@@ -25,7 +25,7 @@ def concept_batch(rng, concepts=2):
 
 
 def pc_align(z, scale, bias, present, pooling="max", same_concept="positive") -> float:
-    """arXiv 2501.15579, section 3.2: softplus of every concept with every image."""
+    """arXiv 2501.15579: softplus of every concept with every image."""
     here = present_samples(z, present)
     total, count = 0.0, 0
     numbers = np.where(here["text"][:, None] & z["text"].mask, z["text"].group[..., 1], 0)
