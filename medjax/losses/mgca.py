@@ -73,8 +73,7 @@ class MGCAToken(ImageText):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """What words saw, and what patches saw."""
-        if (settings.relation.same_patient, settings.relation.same_text) != ("ignore", "ignore"):
-            raise UserError("mgca_token compares no two samples; leave same_patient and same_text at 'ignore'")
+        settings.relation.refuse("mgca_token")
         image, text, *here = self.both(inputs)
         weights = {"patches": clipped_shares(image, self.percentiles), "words": clipped_shares(text, self.percentiles)}
         samples = {"image": image._replace(pooled=None, weight=None, group=None), "weights": weights}
@@ -169,8 +168,7 @@ class MGCAPrototype(ImageText):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """The codes of images predicted from texts, and those of texts from images."""
-        if (settings.relation.same_patient, settings.relation.same_text) != ("ignore", "ignore"):
-            raise UserError("mgca_prototype compares no two samples; leave same_patient and same_text at 'ignore'")
+        settings.relation.refuse("mgca_prototype")
         valid = inputs.present[self.image] & inputs.present[self.text]
         axis_name = inputs.axis_name if self.sinkhorn == "global" else None
         scores = {m: product(inputs.embeddings[m], inputs.prototypes) for m in (self.image, self.text)}

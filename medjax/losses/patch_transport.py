@@ -20,7 +20,8 @@ class PatchTransport(ImageText):
 
     PatchCT (arXiv 2307.09066); the navigators are `pi(y|x)` proportional to `q(y) exp(s <x, y>)` and
     `pi(x|y)` to `p(x) exp(s <x, y>)`. The authors publish no code: the equal weights of the two directions and the
-    scale are this library's. There are no negatives, so a sample's loss does not depend on its batch.
+    scale are this library's. There are no negatives, so a sample's loss does not depend on its batch, and same_patient
+    and same_text have no meaning.
 
     p and q are `Tokens.weight` of the image and the text, normalised over the real tokens; without one, uniform.
     """
@@ -31,6 +32,7 @@ class PatchTransport(ImageText):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """The cost of carrying patches to labels, and of carrying labels to patches."""
+        settings.relation.refuse(self.name)
         image, text, image_here, text_here = self.both(inputs)
         pairs = {"x": image.tokens, "y": text.tokens, "p": shares(image), "q": shares(text)}
         costs = each(

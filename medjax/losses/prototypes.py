@@ -46,9 +46,7 @@ class PrototypeContrast(Formula):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """One term for each modality."""
-        relation = settings.relation
-        if (relation.same_patient, relation.same_text) != ("ignore", "ignore"):
-            raise UserError("prototype_contrast compares no two rows; leave same_patient and same_text 'ignore'")
+        settings.relation.refuse("prototype_contrast")
         _check_shapes(inputs)
         targets = findings(inputs.targets)
         positive, negative = targets > 0, targets == 0

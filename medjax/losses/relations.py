@@ -31,6 +31,11 @@ class Relation:
         check_choice("same_patient", self.same_patient, POLICIES)
         check_choice("same_text", self.same_text, POLICIES)
 
+    def refuse(self, name: str) -> None:
+        """Raises UserError where a policy was given to objective `name`, which compares no two samples."""
+        if (self.same_patient, self.same_text) != ("ignore", "ignore"):
+            raise UserError(f"{name} compares no two samples; leave same_patient and same_text at 'ignore'")
+
     def describe(self, present: jax.Array, ids: Mapping | None, axis_name: AxisName) -> dict:
         """Per-row metadata: `present` bool[b], `row` int32[b] (global) and the ids the policies need, uint32[b, 2]."""
         out = {"present": present, "row": global_rows(present.shape[0], axis_name)}

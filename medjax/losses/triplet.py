@@ -65,7 +65,9 @@ class Triplet(Pairwise):
     def _hinge(self, s_qk: jax.Array, negative: jax.Array, answer: jax.Array) -> jax.Array:
         count = negative.sum(axis=1)
         if self.negatives == "hardest":
-            hardest = jnp.max(jnp.where(negative, s_qk, -jnp.inf), axis=1)
-            return jax.nn.relu(self.margin + jnp.where(count > 0, hardest, -jnp.inf) - answer)
+            # By its place, not its value: a maximum's gradient compares values that may be rounded differently.
+            place = jnp.argmax(jax.lax.stop_gradient(jnp.where(negative, s_qk, -jnp.inf)), axis=1)
+            hardest = jnp.take_along_axis(s_qk, place[:, None], axis=1)[:, 0]
+            return jnp.where(count > 0, jax.nn.relu(self.margin + hardest - answer), 0.0)
         hinge = jnp.where(negative, jax.nn.relu(self.margin + s_qk - answer[:, None]), 0.0)
         return hinge.sum(axis=1) / jnp.maximum(count, 1)
