@@ -2,7 +2,8 @@
 
     python -m medjax.bin.symile_xor --config=configs/symile_xor.py [--p=0.5] [--json] [--output=plot.png]
 
-TIME Arguments: `:variant=mixture|eight|missing`, `:epochs=N`.
+Half a minute of processor time for a point, and eight minutes for the curve. Arguments: `:epochs=N` and
+`:variant=mixture|eight|missing`.
 
 mixture: a and b are five random bits; c = a xor b in a share p of the samples and c = a in the rest; b is sought among
 all 32 vectors, given a and c. The best accuracy there is, is p + (1 - p) / 32. Data, encoders and hyperparameters are

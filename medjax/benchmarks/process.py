@@ -1,6 +1,5 @@
 """Time and peak memory of one function, in a process of its own."""
 
-import json
 import multiprocessing
 import os
 import platform

@@ -20,7 +20,7 @@ from medjax.losses.objective import Objective, Scale, Settings
 from medjax.losses.patch_transport import PatchTransport
 from medjax.losses.pc_align import PCAlign
 from medjax.losses.prototypes import PrototypeContrast
-from medjax.losses.reduce import IMPLEMENTATIONS
+from medjax.losses.reduce import IMPLEMENTATIONS, Plan, reduce_pairs
 from medjax.losses.relations import Relation
 from medjax.losses.sepclr import SepCLR
 from medjax.losses.sigmoid import Sigmoid
@@ -29,7 +29,7 @@ from medjax.losses.symile import Symile
 from medjax.losses.tokens import Tokens
 from medjax.losses.triplet import Triplet
 
-__all__ = ["OBJECTIVES", "Group", "Loss", "Objective", "Scale", "Term", "Tokens", "get"]
+__all__ = ["OBJECTIVES", "Group", "Loss", "Objective", "Plan", "Scale", "Term", "Tokens", "get", "reduce_pairs"]
 
 OBJECTIVES = {
     "alignment": Alignment,

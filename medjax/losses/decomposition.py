@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from medjax.errors import UserError
 from medjax.losses.averaging import average
 from medjax.losses.base import Term
-from medjax.losses.objective import Formula, Inputs, Settings, cross_entropy, mean_of_products
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Formula, Settings, cross_entropy, mean_of_products
 from medjax.losses.similarity import dot
 
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
-from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Scale, Settings
 from medjax.losses.pairwise import Negatives, Pairwise, reduce_dot
 from medjax.losses.statistics import Stats
 

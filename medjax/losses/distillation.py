@@ -12,7 +12,8 @@ from medjax.errors import UserError, suggest
 from medjax.losses.averaging import average
 from medjax.losses.base import Term
 from medjax.losses.geometry import refuse_answers
-from medjax.losses.objective import Formula, Inputs, Scale, Settings
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Formula, Scale, Settings
 from medjax.losses.relations import Relation
 from medjax.losses.similarity import dot, product
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from medjax.errors import UserError
 from medjax.losses.base import Term
 from medjax.losses.collectives import AxisName, psum
-from medjax.losses.objective import Formula, Inputs, Scale, Settings
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Formula, Scale, Settings
 from medjax.losses.pairwise import Negatives, Pairwise
 from medjax.losses.relations import Relation
 from medjax.losses.similarity import product

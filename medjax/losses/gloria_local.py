@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from medjax.errors import check_choice
 from medjax.losses.base import Term
+from medjax.losses.inputs import Inputs
 from medjax.losses.items import ImageText
-from medjax.losses.objective import Inputs, Scale, Settings, cross_entropy
+from medjax.losses.objective import Scale, Settings, cross_entropy
 from medjax.losses.token_similarity import attended_words
 
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError, suggest
 from medjax.losses.base import Term
-from medjax.losses.objective import Formula, Inputs, Settings, cross_entropy
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Formula, Settings, cross_entropy
 from medjax.losses.similarity import gram_volume
 
 _TINY = 1e-12  # below the square of a float32 rounding error of a unit vector

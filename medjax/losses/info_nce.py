@@ -5,7 +5,8 @@ from typing import ClassVar
 
 from medjax.errors import UserError, suggest
 from medjax.losses.base import Term
-from medjax.losses.objective import Inputs, Scale, Settings, cross_entropy
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Scale, Settings, cross_entropy
 from medjax.losses.pairwise import Pairwise, reduce_dot
 
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice, suggest
-from medjax.losses.objective import Formula, Inputs
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Formula
 from medjax.losses.relations import POLICIES, Relation
 from medjax.losses.tokens import Tokens
 

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
 from medjax.losses.collectives import AxisName, psum
+from medjax.losses.inputs import Inputs
 from medjax.losses.items import ImageText
-from medjax.losses.objective import Inputs, Scale, Settings, cross_entropy
+from medjax.losses.objective import Scale, Settings, cross_entropy
 from medjax.losses.pairwise import reduce_dot
 from medjax.losses.similarity import product
 from medjax.losses.token_similarity import each, masked_log_sum, masked_softmax, unit

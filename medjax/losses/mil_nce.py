@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from medjax.errors import check_choice
 from medjax.losses.base import Term
+from medjax.losses.inputs import Inputs
 from medjax.losses.items import ImageText, ItemRelation, excess, flat
-from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.objective import Scale, Settings
 from medjax.losses.pairwise import Negatives
 from medjax.losses.similarity import dot
 from medjax.losses.token_similarity import masked_log_sum

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
+from medjax.losses.inputs import Inputs
 from medjax.losses.items import ImageText, ItemRelation, excess, flat
-from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.objective import Scale, Settings
 from medjax.losses.pairwise import Negatives
 from medjax.losses.relations import POLICIES
 from medjax.losses.similarity import dot

@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from medjax.errors import check_choice
 from medjax.losses.base import Term
 from medjax.losses.collectives import global_rows
+from medjax.losses.inputs import Inputs
 from medjax.losses.labels import asked, describe_labels, same_label
-from medjax.losses.objective import Inputs, Settings, cross_entropy
+from medjax.losses.objective import Settings, cross_entropy
 from medjax.losses.pairwise import Pairwise, reduce_dot
 from medjax.losses.relations import Relation
 from medjax.losses.similarity import dot

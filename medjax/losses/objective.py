@@ -10,11 +10,11 @@ import jax.numpy as jnp
 from medjax.errors import UserError, suggest
 from medjax.losses.base import Loss, Term
 from medjax.losses.collectives import AxisName, psum
+from medjax.losses.inputs import Inputs, check_place, check_shapes, with_absent_row
 from medjax.losses.reduce import Plan, reduce_pairs
 from medjax.losses.relations import Relation
 from medjax.losses.similarity import product
 from medjax.losses.statistics import Stats
-from medjax.losses.tokens import Tokens
 
 
 @dataclass(frozen=True)
@@ -24,26 +24,6 @@ class Scale:
     init: float
     maximum: float | None = None
     learnable: bool = True
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a formula sees: this device's rows, in the objective's order of modalities.
-
-    embeddings: `{modality: [b, E]}`, or `{modality: Tokens}`. present: `{modality: bool[b]}`. ids: `{patient, group,
-    text: uint32[b, 2]}`. logit_scale, logit_bias: float32[]. prototypes: `[k, E]`, the same on every device. key: a
-    PRNG key, the same on every device.
-    """
-
-    embeddings: Mapping[str, Any]
-    present: Mapping[str, jax.Array]
-    logit_scale: jax.Array
-    logit_bias: jax.Array | None
-    prototypes: jax.Array | None
-    ids: Mapping[str, jax.Array] | None
-    targets: Any
-    key: jax.Array | None
-    axis_name: AxisName
 
 
 class Formula:
@@ -169,13 +149,15 @@ class Objective:
             key=key,
             axis_name=axis_name,
         )
-        _check_place(axis_name, batch_axes)
-        _check_shapes(self.name, self.takes, inputs)
+        check_place(axis_name, batch_axes)
+        check_shapes(self.name, self.takes, inputs)
         for what in self.needs:
             if getattr(inputs, what) is None:
                 raise UserError(f"objective {self.name!r} needs {what}=; see its class in medjax.losses")
         if self.bias is not None and logit_bias is None:
             raise UserError(f"objective {self.name!r} has a bias; pass logit_bias=, at the start {self.bias:g}")
+        if not next(iter(inputs.present.values())).size:
+            inputs = with_absent_row(inputs)
         if batch_axes:
             return self._sharded(inputs, tuple(batch_axes))
         return self._local(inputs)
@@ -256,37 +238,3 @@ def mean_of_products(queries, candidates, logit_scale, present) -> jax.Array:
 
 def _all_present(x: Any) -> jax.Array:
     return jnp.ones(jax.tree.leaves(x)[0].shape[0], bool)
-
-
-def _check_place(axis_name: AxisName, batch_axes: tuple[str, ...] | None) -> None:
-    mesh = jax.sharding.get_abstract_mesh()
-    if axis_name is not None and batch_axes is not None:
-        raise UserError("pass axis_name (inside shard_map) or batch_axes (sharded global arrays), not both")
-    if mesh.manual_axes and axis_name is None:
-        raise UserError(f"inside shard_map over {mesh.manual_axes} a loss needs axis_name=, the axis of the batch")
-    if mesh.size > 1 and axis_name is None and batch_axes is None:
-        raise UserError(
-            f"under a mesh {dict(mesh.shape)} say where the batch lies: batch_axes=(...) for sharded global arrays, "
-            "() for replicated ones"
-        )
-
-
-def _check_shapes(name: str, takes: str, inputs: Inputs) -> None:
-    for m, x in inputs.embeddings.items():
-        if isinstance(x, Tokens) != (takes == "tokens"):
-            wanted = "medjax.losses.Tokens(tokens, mask)" if takes == "tokens" else "an array [b, E]"
-            raise UserError(f"objective {name!r} takes {takes}: embeddings[{m!r}] must be {wanted}")
-    if takes == "tokens":
-        for m, x in inputs.embeddings.items():
-            if x.tokens.ndim != 3 or x.mask.shape != x.tokens.shape[:2]:
-                shapes = f"{list(x.tokens.shape)} and {list(x.mask.shape)}"
-                raise UserError(f"embeddings[{m!r}] must have tokens [b, n, E] and mask bool[b, n], got {shapes}")
-        shapes = {m: (x.tokens.shape[0], x.tokens.shape[2]) for m, x in inputs.embeddings.items()}
-    else:
-        shapes = {m: x.shape for m, x in inputs.embeddings.items()}
-    if len(set(shapes.values())) > 1 or any(len(s) != 2 for s in shapes.values()):
-        raise UserError(f"embeddings must all be [b, E] of one b and E, got {shapes}")
-    b = next(iter(shapes.values()))[0]
-    for m, p in inputs.present.items():
-        if p.shape != (b,) or p.dtype != bool:
-            raise UserError(f"present[{m!r}] must be bool[{b}], got {p.dtype}{list(p.shape)}")

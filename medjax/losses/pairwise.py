@@ -7,7 +7,8 @@ import jax
 
 from medjax.errors import UserError, check_choice, suggest
 from medjax.losses.base import Term
-from medjax.losses.objective import Formula, Inputs, Settings, mean_of_products
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Formula, Settings, mean_of_products
 from medjax.losses.relations import Relation
 from medjax.losses.similarity import dot
 from medjax.losses.statistics import Stats

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from medjax.losses.base import Term
+from medjax.losses.inputs import Inputs
 from medjax.losses.items import ImageText
-from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.objective import Scale, Settings
 from medjax.losses.similarity import product
 from medjax.losses.token_similarity import each, masked_softmax
 from medjax.losses.tokens import Tokens

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
+from medjax.losses.inputs import Inputs
 from medjax.losses.items import ImageText, ItemRelation, flat
-from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.objective import Scale, Settings
 from medjax.losses.relations import POLICIES
 from medjax.losses.token_similarity import all_patches, best_patch, masked_log_sum
 

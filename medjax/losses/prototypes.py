@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from medjax.errors import UserError
 from medjax.losses.base import Term
 from medjax.losses.collectives import global_rows
+from medjax.losses.inputs import Inputs
 from medjax.losses.labels import findings
-from medjax.losses.objective import Formula, Inputs, Scale, Settings
+from medjax.losses.objective import Formula, Scale, Settings
 from medjax.losses.similarity import dot
 
 

@@ -110,7 +110,8 @@ def _forward(plan: Plan, theta, queries, keys, query_rows, key_rows):
 
     held = (*pad((keys, key_rows), k.rows), empty(k.rows, plan.wanted, axes))
     carry = make_varying((empty(q.rows, plan.wanted, axes), held), axes)
-    rows, (home_keys, home_rows, columns) = walk(strip, carry, k.count, _rounds(plan))
+    rounds = axis_size(plan.axis_name) if plan.impl == "ring" else 1
+    rows, (home_keys, home_rows, columns) = walk(strip, carry, k.count, rounds)
     if plan.impl == "ring":
         # The keys are home again. Going on from here spares the backward pass a copy of the arguments.
         operands = (theta, queries, _first(home_keys, b), query_rows, _first(home_rows, b))
@@ -134,20 +135,26 @@ def _backward(plan: Plan, saved, cotangents):
     queries, query_rows, rows = pad((queries, query_rows, rows), q.rows)
 
     def strip(carry, j):
-        d_theta, d_queries, held = carry
-        keys, key_rows, columns, d_keys = cut(held, j, k.size)
-        gradients = (d_theta, d_queries, d_keys)
-        gradients = backward_strip(plan, theta, queries, query_rows, rows, keys, key_rows, columns, gradients, q.size)
-        d_theta, d_queries, d_keys = gradients
-        if plan.impl == "ring":
-            held = paste(held, ring_shift((keys, key_rows, columns, d_keys), plan.axis_name), j, k.size)
-        else:
-            held = (*held[:3], paste(held[3], d_keys, j, k.size))
-        return d_theta, d_queries, held
+        d_theta, d_queries, d_keys, held = carry
+        gradients = (d_theta, d_queries, cut(d_keys, j, k.size))
+        gradients = backward_strip(plan, theta, queries, query_rows, rows, *cut(held, j, k.size), gradients, q.size)
+        d_theta, d_queries, part = gradients
+        return d_theta, d_queries, paste(d_keys, part, j, k.size), held
 
-    keys, key_rows, columns = pad((keys, key_rows, columns), k.rows)
-    carry = (_zeros(theta), _zeros(queries), (keys, key_rows, columns, _zeros(keys)))
-    d_theta, d_queries, (*_, d_keys) = walk(strip, make_varying(carry, axes), k.count, _rounds(plan))
+    def turn(carry, _):
+        d_theta, d_queries, d_keys, held = walk(strip, carry, k.count)
+        # All at once: the strips' own messages, as in the forward pass, are smaller but make the TPU compiler keep
+        # every accumulator twice, on and off the chip.
+        d_keys, held = ring_shift((d_keys, held), plan.axis_name)
+        return (d_theta, d_queries, d_keys, held), None
+
+    held = pad((keys, key_rows, columns), k.rows)
+    carry = make_varying((_zeros(theta), _zeros(queries), _zeros(held[0]), held), axes)
+    if plan.impl == "ring":
+        carry, _ = jax.lax.scan(turn, carry, length=axis_size(plan.axis_name))
+    else:
+        carry = walk(strip, carry, k.count)
+    d_theta, d_queries, d_keys, _ = carry
     d_queries, d_keys = _first(d_queries, n), _first(d_keys, k.n)
     if plan.impl == "gather" and plan.axis_name is not None:
         d_keys = jax.lax.psum_scatter(d_keys, plan.axis_name, tiled=True)
@@ -168,10 +175,6 @@ class _Cut(NamedTuple):
     @property
     def rows(self) -> int:
         return self.count * self.size
-
-
-def _rounds(plan: Plan) -> int:
-    return axis_size(plan.axis_name) if plan.impl == "ring" else 1
 
 
 def _first(tree, n: int):

@@ -12,7 +12,8 @@ from medjax.losses.averaging import average
 from medjax.losses.base import Term
 from medjax.losses.decomposition import halves, score_first_halves
 from medjax.losses.geometry import distance, log_mean_exp, reduce_gaussian, refuse_answers
-from medjax.losses.objective import Formula, Inputs, Scale, Settings
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Formula, Scale, Settings
 
 
 @dataclass(frozen=True)

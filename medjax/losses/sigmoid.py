@@ -6,7 +6,8 @@ from typing import ClassVar
 import jax.numpy as jnp
 
 from medjax.losses.base import Term
-from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Scale, Settings
 from medjax.losses.pairwise import Pairwise
 from medjax.losses.similarity import affine
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError
 from medjax.losses.base import Term
+from medjax.losses.inputs import Inputs
 from medjax.losses.labels import describe_labels, unit_findings
-from medjax.losses.objective import Inputs, Settings
+from medjax.losses.objective import Settings
 from medjax.losses.pairwise import Pairwise, reduce_dot
 from medjax.losses.relations import Relation
 from medjax.losses.similarity import dot, product

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
 from medjax.losses.collectives import all_gather, axis_size, global_rows, psum
-from medjax.losses.objective import Formula, Inputs, Scale, Settings
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Formula, Scale, Settings
 from medjax.losses.relations import equal_ids
 from medjax.losses.similarity import dot, product
 from medjax.losses.symile_cube import Cut, Side, marginals, merge_over_devices

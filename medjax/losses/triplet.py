@@ -10,7 +10,8 @@ from medjax.errors import UserError, check_choice
 from medjax.losses.base import Term
 from medjax.losses.blocks import by_blocks
 from medjax.losses.collectives import all_gather
-from medjax.losses.objective import Inputs, Scale, Settings
+from medjax.losses.inputs import Inputs
+from medjax.losses.objective import Scale, Settings
 from medjax.losses.pairwise import Negatives, Pairwise
 from medjax.losses.similarity import dot
 

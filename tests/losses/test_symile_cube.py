@@ -192,13 +192,15 @@ def _named(z, present):
 
 def test_all_negatives_cost_the_logarithm_of_the_batch_more_than_one_shuffle(rng):
     """Where nothing tells tuples apart, `n` meets B candidates and `n_squared` B^2; both bound total correlation."""
-    gaps = []
-    for rows in (8, 32):
-        z = unit_rows(rng, rows, 16, "abc")
-        shuffled = losses.get("symile")(z, logit_scale=1e-3, key=jax.random.key(0)).mean()
-        every = losses.get("symile", negatives="n_squared")(z, logit_scale=1e-3).mean()
-        gaps.append(float(every - shuffled))
-    np.testing.assert_allclose(gaps, np.log([8, 32]), atol=1e-3)  # logits of at most 1e-3
+    shuffled, every = losses.get("symile"), losses.get("symile", negatives="n_squared")
+
+    @jax.jit
+    def gap(z):
+        drawn = shuffled(z, logit_scale=1e-3, key=jax.random.key(0)).mean()
+        return every(z, logit_scale=1e-3).mean() - drawn
+
+    gaps = [gap(unit_rows(rng, rows, 16, "abc")) for rows in (8, 32)]
+    np.testing.assert_allclose(gaps, np.log([8, 32]), atol=2e-3)  # logits of at most 1e-3
 
 
 def test_other_numbers_of_modalities_are_refused(rng):
