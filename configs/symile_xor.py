@@ -7,7 +7,7 @@ Half a minute of processor time for a point, and eight minutes for the curve. Ar
 
 mixture: a and b are five random bits; c = a xor b in a share p of the samples and c = a in the rest; b is sought among
 all 32 vectors, given a and c. The best accuracy there is, is p + (1 - p) / 32. Data, encoders and hyperparameters are
-those of arXiv 2411.01053, section 5.1, and rajesh-lab/symile (`experiments/`, `binary_xor`).
+those of arXiv 2411.01053, and rajesh-lab/symile (`experiments/`, `binary_xor`).
 eight: seven random bits and their exclusive-or, each a modality; the first is sought, given the other seven.
 missing: a, b and c = a xor b of one bit, each missing in a fifth of the samples of training and validation, where it is
 0.5 beside an indicator; a is sought on complete samples. Both are the examples of that repository's README, 50 epochs;

@@ -19,7 +19,7 @@ from medjax.losses.statistics import Stats
 class Decoupled(Pairwise):
     """`mean_i [ -s_ii + log sum_{j != i} exp(s_ij) ]`, half in each direction, with s_ij = s <x_i, y_j>.
 
-    DCL, arXiv 2110.06848, equation 6: the gradient no longer fades as the answer wins. A row without any negative
+    DCL, arXiv 2110.06848: the gradient no longer fades as the answer wins. A row without any negative
     counts nothing. Several answers enter by their mean.
     """
 

@@ -21,7 +21,7 @@ from medjax.losses.statistics import Stats
 class Alignment(Pairwise):
     """`mean_i |x_i - y_i|^2` for every pair (x, y) of modalities.
 
-    arXiv 2005.10242, equation 1 with alpha = 2; `L_align` of arXiv 2405.18570 (contrastive gap). The logit scale does
+    arXiv 2005.10242 with alpha = 2; `L_align` of arXiv 2405.18570 (contrastive gap). The logit scale does
     not enter.
     """
 
@@ -37,7 +37,7 @@ class Alignment(Pairwise):
 class Uniformity(Formula):
     """`log mean_{i != j} exp(-t |x_i - x_j|^2)` within every modality, averaged over modalities.
 
-    arXiv 2005.10242, equation 2, and `L_unif` of arXiv 2405.18570 with its halves for two modalities (its released
+    arXiv 2005.10242, and `L_unif` of arXiv 2405.18570 with its halves for two modalities (its released
     code averages over i < j, which is the same). Unlike most losses it is negative. The logit scale does not enter.
     Rows of one patient or text are no pair under "mask" and "positive" alike, since neither wants them apart.
 

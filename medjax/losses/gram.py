@@ -19,7 +19,7 @@ _TINY = 1e-12  # below the square of a float32 rounding error of a unit vector
 class Gram(Formula):
     """`1/2 CE(-s vol(a_i, M_j)) + 1/2 CE(-s vol(a_j, M_i))`, each with label smoothing.
 
-    arXiv 2412.11959, section 3.2, and ispamm/GRAM `model/gram.py`, where s = 1 / 0.07 at the start. vol is the volume
+    arXiv 2412.11959, and ispamm/GRAM `model/gram.py`, where s = 1 / 0.07 at the start. vol is the volume
     of the parallelotope of the anchor and the modalities of a sample. An absent modality drops out of its sample's
     volume; a sample counts where its anchor and at least one other modality are present.
 

@@ -14,7 +14,7 @@ from medjax.losses.pairwise import Pairwise, reduce_dot
 class InfoNCE(Pairwise):
     """`1/2 mean_i [ -log softmax_j(s <x_i, y_j>)_i ] + 1/2` the same with x and y exchanged, for every pair (x, y).
 
-    arXiv 2103.00020 (CLIP), figure 3. `reduction="sum"` is Symile's pairwise baseline (rajesh-lab/symile). See
+    arXiv 2103.00020 (CLIP). `reduction="sum"` is Symile's pairwise baseline (rajesh-lab/symile). See
     `Pairwise` for pairs, weights and missing modalities.
     """
 
@@ -28,7 +28,7 @@ class InfoNCE(Pairwise):
 class ConVIRT(Pairwise):
     """`lambda CE_i(s <v_i, u_j>) + (1 - lambda) CE_j(s <v_j, u_i>)`: InfoNCE that favours image to text.
 
-    arXiv 2010.00747, section 3.2: lambda 0.75, temperature 0.1, held fixed (s = 10). Re-implementations differ: those
+    arXiv 2010.00747: lambda 0.75, temperature 0.1, held fixed (s = 10). Re-implementations differ: those
     of MGCA and RadZero have no lambda and temperature 0.07, which is `info_nce(reduction="sum")`. The first modality
     of a pair is the image.
 

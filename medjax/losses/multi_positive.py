@@ -41,7 +41,7 @@ class SameLabel:
 class MultiPositive(Pairwise):
     """`mean_i [ -1/|P(i)| sum_{p in P(i)} log softmax_j(s <x_i, y_j>)_p ]`, P(i) the rows of i's class and i itself.
 
-    UniCL (arXiv 2204.03610, equations 2-3; MedImageInsight), half in each direction of every pair of modalities; with
+    UniCL (arXiv 2204.03610; MedImageInsight), half in each direction of every pair of modalities; with
     `within` SupCon (arXiv 2004.11362): all modalities are views of one pool, and a view is compared with every other
     one, those of its own modality too. Without `targets` only ids relate rows (`same_text="positive"`: by the hash of
     the report). Classes are those of `medjax.losses.labels.describe_labels`. A row of negative class is a negative for

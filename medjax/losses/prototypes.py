@@ -19,7 +19,7 @@ from medjax.losses.similarity import dot
 class PrototypeContrast(Formula):
     """`mean_i -1/|P_i| sum_{p in P_i} log [ exp(s <x_i, c_p>) / sum_{a in A_i} exp(s <x_i, c_a>) ]`.
 
-    SupCon (arXiv 2004.11362, equation 2) between features and prototypes c of classes, such as embedded guidelines:
+    SupCon (arXiv 2004.11362) between features and prototypes c of classes, such as embedded guidelines:
     RAD, tdlhl/RAD. P_i are the classes of sample i, A_i these and its negatives. Every modality is a term; a sample
     without a class enters nothing. RAD's temperature could not be confirmed.
 

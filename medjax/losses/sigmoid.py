@@ -16,7 +16,7 @@ from medjax.losses.similarity import affine
 class Sigmoid(Pairwise):
     """`-1/B sum_ij log sigmoid(z_ij (s <x_i, y_j> + b))`, z_ij = 1 for an answer and -1 otherwise.
 
-    arXiv 2303.15343, section 3.2, with s = 10 and b = -10 at the start and no clamp. The sum over all keys of a row is
+    arXiv 2303.15343, with s = 10 and b = -10 at the start and no clamp. The sum over all keys of a row is
     divided by the number of rows, so the value grows with the batch, and so does the best bias. Every pair whose two
     rows are present is asked; the divisor is the number of rows with both modalities.
     """

@@ -40,7 +40,7 @@ def gram_volume(theta: dict, queries: dict, keys: dict) -> jax.Array:
     queries: `anchor` [q, E], `square` [q] = |a|^2. keys: `basis` [k, M-1, E] orthonormal rows (absent ones zero),
     `volume` [k], the volume of the other modalities alone. With `Q_j` the basis,
     `vol(i, j) = volume_j * sqrt(|a_i|^2 - |Q_j a_i|^2)`, the determinant of the Gram matrix without a determinant
-    (arXiv 2412.11959, eq. 3, by Schur complement). `theta["eps"]` floors the square, whose root has no gradient at 0.
+    (arXiv 2412.11959, by Schur complement). `theta["eps"]` floors the square, whose root has no gradient at 0.
     """
     k, others, width = keys["basis"].shape
     along = product(queries["anchor"], keys["basis"].reshape(k * others, width)).reshape(-1, k, others)

@@ -21,7 +21,7 @@ _KEPT = 2**26  # entries of a cube that may stay in memory, 256 MiB
 class Symile(Formula):
     """`1/M sum_a CE(s * L_a, diagonal)` with `L_a[i, j] = <r_a[i], P_j>`, P_j the product of a tuple's other members.
 
-    arXiv 2411.01053, section 3.3, and rajesh-lab/symile `loss.py`. With `negatives="n"` tuple j holds row pi_m(j) of
+    arXiv 2411.01053, and rajesh-lab/symile `loss.py`. With `negatives="n"` tuple j holds row pi_m(j) of
     each non-anchor modality m, the permutations drawn anew for every anchor and call over the global batch; entry
     (i, i) is the aligned tuple. A tuple that happens to consist of row i alone is a false negative, as in the paper
     (about one entry in a batch for M = 3); `same_patient="mask"` removes tuples whose every member is of the

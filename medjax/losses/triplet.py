@@ -20,11 +20,11 @@ from medjax.losses.similarity import dot
 class Triplet(Pairwise):
     """`mean_i max(0, margin + max_{j != i} s_ij - s_ii)`, half in each direction, with s_ij = s <x_i, y_j>.
 
-    VSE++, arXiv 1707.05612, equation 6, which adds the directions and the rows of the batch up: here both are means,
+    VSE++, arXiv 1707.05612, which adds the directions and the rows of the batch up: here both are means,
     so that learning rates do not depend on the batch. The scale is 1 and fixed, so that the margin is one of cosines.
     Several right answers enter by their mean; a row without negatives has no loss.
 
-    margin: VSE++'s is 0.2. negatives: "hardest", or "mean" of the hinge over all negatives (its sum is equation 5).
+    margin: VSE++'s is 0.2. negatives: "hardest", or "mean" of the hinge over all negatives.
     The hardest negative is sought in blocks of rows against the gathered keys, so memory is O(block x batch) and
     `impl` "gather" and "ring" are the same.
     """

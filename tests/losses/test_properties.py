@@ -102,6 +102,16 @@ def test_a_batch_without_anything_gives_zero_loss_and_gradient(name):
 
 
 @pytest.mark.parametrize("name", POOLED)
+@pytest.mark.parametrize("rows", [0, 1])
+def test_no_row_gives_zero_and_one_row_a_number(name, rows):
+    z, _, ids, targets = draw(0, rows=2)
+    z, ids, targets = take((z, ids, targets), np.arange(rows))
+    value, gradient = compiled(name, rows)(z, 5.0, {m: np.ones(rows, bool) for m in z}, ids, targets)
+    assert np.isfinite(value) and all(np.all(np.isfinite(g)) for g in gradient.values())
+    assert rows or (value == 0 and all(g.shape == (0, WIDTH) for g in gradient.values()))
+
+
+@pytest.mark.parametrize("name", POOLED)
 def test_bfloat16_embeddings_are_computed_in_float32(name):
     z, present, ids, targets = draw(1)
     rounded = {m: jnp.asarray(x, jnp.bfloat16) for m, x in z.items()}
