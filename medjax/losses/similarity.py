@@ -42,7 +42,8 @@ def gram_volume(theta: dict, queries: dict, keys: dict) -> jax.Array:
     `vol(i, j) = volume_j * sqrt(|a_i|^2 - |Q_j a_i|^2)`, the determinant of the Gram matrix without a determinant
     (arXiv 2412.11959, by Schur complement). `theta["eps"]` floors the square, whose root has no gradient at 0.
     """
-    k, others, width = keys["basis"].shape
-    along = product(queries["anchor"], keys["basis"].reshape(k * others, width)).reshape(-1, k, others)
-    outside = queries["square"][:, None] - jnp.sum(along * along, axis=-1)
+    outside = queries["square"][:, None]
+    for m in range(keys["basis"].shape[1]):  # not one product [q, k, M-1], whose last axis CPUs and TPUs sum slowly
+        along = product(queries["anchor"], keys["basis"][:, m])
+        outside = outside - along * along
     return -theta["scale"] * keys["volume"][None, :] * jnp.sqrt(jnp.maximum(outside, theta["eps"]))
