@@ -68,12 +68,13 @@ def _loss_module(package: str) -> ModuleType:
 
 
 def _determinants(arrays: list[np.ndarray]) -> Call:
-    """GRAM by a grid of M x M determinants, as the released code computes its volumes; the gradient of both sides."""
+    """GRAM by grids of M x M determinants, as the released code has it: one grid for each direction, with a gradient
+    of the anchors in the one and of the others in the other.
+    """
     import torch
     from torch.nn.functional import cross_entropy
 
-    def loss(*inputs):
-        anchor, *others, scale = inputs
+    def volumes(anchor, others):
         b, m = len(anchor), len(others) + 1
         entries = [[None] * m for _ in range(m)]
         entries[0][0] = (anchor * anchor).sum(1)[:, None].expand(b, b)
@@ -82,10 +83,14 @@ def _determinants(arrays: list[np.ndarray]) -> Call:
             for j, y in enumerate(others, start=1):
                 entries[i][j] = (x * y).sum(1)[None, :].expand(b, b)
         grid = torch.stack([torch.stack(row, dim=-1) for row in entries], dim=-2)  # [b, b, m, m]
-        logits = -scale * torch.det(grid).abs().sqrt()
-        own = torch.arange(b)
-        rows, columns = (cross_entropy(s, own, label_smoothing=0.1) for s in (logits, logits.T))
-        return (rows + columns) / 2
+        return torch.det(grid).abs().sqrt()
+
+    def loss(*inputs):
+        anchor, *others, scale = inputs
+        own = torch.arange(len(anchor))
+        rows = -scale * volumes(anchor, [x.detach() for x in others])
+        columns = -scale * volumes(anchor.detach(), others).T
+        return sum(cross_entropy(s, own, label_smoothing=0.1) for s in (rows, columns)) / 2
 
     return _torch(arrays, loss)
 
@@ -104,6 +109,6 @@ CONTESTANTS: dict[str, Callable[[list[np.ndarray]], Call]] = {
     "medjax symile n_squared": partial(_medjax, name="symile", negatives="n_squared"),
     "open_clip ClipLoss": partial(_open_clip, name="ClipLoss"),
     "open_clip SigLipLoss": partial(_open_clip, name="SigLipLoss"),
-    "torch.det grid": _determinants,
+    "torch.det grids, as GRAM": _determinants,
     "symile package n_squared": _symile_package,
 }

@@ -31,7 +31,7 @@ class Comparison:
 SUITE = (
     Comparison("info_nce", "medjax info_nce", "open_clip ClipLoss", 4096, 2),
     Comparison("sigmoid", "medjax sigmoid", "open_clip SigLipLoss", 4096, 2),
-    Comparison("gram", "medjax gram", "torch.det grid", 2048, 4, calls=3),
+    Comparison("gram", "medjax gram", "torch.det grids, as GRAM", 2048, 4, calls=3),
     Comparison("symile", "medjax symile n_squared", "symile package n_squared", 400, 3, calls=3),
 )
 

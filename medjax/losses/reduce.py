@@ -20,7 +20,7 @@ from medjax.losses.statistics import Pull, Stats, empty, finish, measure, merge_
 from medjax.losses.tiles import backward_strip, cut, cut_up, forward_strip, pad, paste, walk
 
 IMPLEMENTATIONS = ("auto", "dense", "gather", "ring")
-_DENSE_SIZE = 2**20  # a matrix of up to 1024 x 1024 is one tile and not worth walking
+_DENSE_SIZE = 2**22  # 2048 x 2048: 16 MiB a matrix, and keeping it saves computing it again
 
 
 @dataclass(frozen=True)

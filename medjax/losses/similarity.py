@@ -43,7 +43,7 @@ def gram_volume(theta: dict, queries: dict, keys: dict) -> jax.Array:
     (arXiv 2412.11959, by Schur complement). `theta["eps"]` floors the square, whose root has no gradient at 0.
     """
     outside = queries["square"][:, None]
-    for m in range(keys["basis"].shape[1]):  # not one product [q, k, M-1], whose last axis CPUs and TPUs sum slowly
+    for m in range(keys["basis"].shape[1]):  # one matrix [q, k] at a time, and none of them M-1 deep
         along = product(queries["anchor"], keys["basis"][:, m])
         outside = outside - along * along
     return -theta["scale"] * keys["volume"][None, :] * jnp.sqrt(jnp.maximum(outside, theta["eps"]))
