@@ -1,4 +1,5 @@
-"""Measures medjax beside what users would pick instead: python -m medjax.bin.benchmark --suite=losses [--json].
+"""Measures medjax beside what users would pick instead: python -m medjax.bin.benchmark --suite=losses [--json];
+with --suite=switches, what every switch between a paper and its released code changes in a small training.
 
 Time is the median of a value-and-gradient, memory the largest resident set above its level before the first call, each
 contestant in a process of its own. Only ratios within one run compare: the figures themselves are of this machine, as
@@ -7,26 +8,34 @@ busy as it is now.
 
 import json
 import sys
+import tempfile
+from pathlib import Path
 
 from absl import flags
 
-from medjax.benchmarks import losses, process
+from medjax.benchmarks import losses, process, switches
 from medjax.bin import cli
-from medjax.errors import UserError
+from medjax.errors import UserError, check_choice
 
-_SUITE = flags.DEFINE_string("suite", "losses", "What to measure: losses.")
+_SUITE = flags.DEFINE_string("suite", "losses", "What to measure: losses or switches.")
 _ONLY = flags.DEFINE_list("only", [], "Names of comparisons; default: all of the suite.")
 _ROWS = flags.DEFINE_integer("rows", 0, "Batch size in place of each comparison's own.")
 _WIDTH = flags.DEFINE_integer("width", 0, "Width of the embeddings in place of 512.")
+_STEPS = flags.DEFINE_integer("steps", 150, "Length of the trainings of --suite=switches.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
 
 
 def main() -> None:
     """Runs the suite and prints its table."""
-    if _SUITE.value != "losses":
-        raise UserError(f"unknown --suite={_SUITE.value}; there is: losses")
-    if _ROWS.value < 0 or _WIDTH.value < 0:
-        raise UserError("--rows and --width must be positive")
+    check_choice("--suite", _SUITE.value, ("losses", "switches"))
+    if _ROWS.value < 0 or _WIDTH.value < 0 or _STEPS.value < 1:
+        raise UserError("--rows, --width and --steps must be positive")
+    rows = _losses() if _SUITE.value == "losses" else _switches()
+    if _JSON.value:
+        print(json.dumps({"machine": process.machine(), "suite": _SUITE.value, "rows": rows}))
+
+
+def _losses() -> list[dict]:
     picked = losses.chosen(_ONLY.value, _ROWS.value or None, _WIDTH.value or None)
     rows = [losses.compare(c, lambda line: print(line, file=sys.stderr)) for c in picked]
     print(f"machine: {process.machine()}")
@@ -34,8 +43,28 @@ def main() -> None:
         ("objective", "size", "contestant", "seconds", "peak MB", "loss", "times faster", "memory ratio"),
         [line for row in rows for line in _lines(row)],
     )
-    if _JSON.value:
-        print(json.dumps({"machine": process.machine(), "suite": _SUITE.value, "rows": rows}))
+    return rows
+
+
+def _switches() -> list[dict]:
+    picked = switches.chosen(_ONLY.value)
+    with tempfile.TemporaryDirectory() as folder:
+        effects = list(switches.measure(Path(folder), _STEPS.value, picked))
+    cli.print_table(
+        ("objective", "ours | other", "zero-shot AUROC", "gain of the other", "recall@10", "gain of the other"),
+        [
+            (
+                e.switch.objective,
+                e.switch.name,
+                f"{e.ours.auroc.value:.3f} | {e.other.auroc.value:.3f}",
+                e.auroc_gain,
+                f"{e.ours.recall.value:.3f} | {e.other.recall.value:.3f}",
+                e.recall_gain,
+            )
+            for e in effects
+        ],
+    )
+    return [e.as_dict() for e in effects]
 
 
 def _lines(row: dict) -> list[tuple]:

@@ -1,14 +1,17 @@
 """The benchmark's contestants compute the same, and one that is not installed is no error."""
 
+import dataclasses
 import json
 import sys
 
 import pytest
 from absl.testing import flagsaver
 
-from medjax.benchmarks import contestants, losses, process
+from medjax.benchmarks import contestants, losses, process, switches
 from medjax.bin import benchmark
 from medjax.errors import UserError
+from medjax.losses import get
+from medjax.methods.terms import TermConfig
 
 
 @pytest.mark.parametrize("comparison", losses.SUITE, ids=lambda c: c.name)
@@ -60,3 +63,20 @@ def test_package_that_is_not_installed_is_said(monkeypatch):
 def test_unknown_comparison_is_an_error_that_names_the_nearest():
     with pytest.raises(UserError, match="gram"):
         losses.chosen(["gramm"])
+
+
+def test_switches_name_objectives_and_options_that_exist():
+    for switch in switches.SWITCHES:
+        for options in (switch.ours, switch.other):
+            own = {k: v for k, v in options.items() if k not in {f.name for f in dataclasses.fields(TermConfig)}}
+            get(switch.objective, modalities=switch.modalities, **switches.REQUIRED.get(switch.objective, {}), **own)
+    with pytest.raises(UserError, match="dhn_nce"):
+        switches.chosen(["dhn_nec"])
+
+
+@pytest.mark.slow
+def test_a_switch_is_measured_both_ways_on_the_same_patients(tmp_path):
+    (effect,) = switches.measure(tmp_path, 2, switches.chosen(["mil_nce"]))
+    gain = effect.other.auroc.value - effect.ours.auroc.value
+    assert effect.auroc_gain.value == pytest.approx(gain, abs=1e-9)
+    assert effect.recall_gain.low <= effect.recall_gain.value <= effect.recall_gain.high

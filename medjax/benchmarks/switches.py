@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 from medjax.data.build import Options, build_dataset
 from medjax.data.sources import Phantom
+from medjax.errors import check_choice
 from medjax.evaluation.bootstrap import Interval, summarise
 from medjax.evaluation.embeddings import embed_batches
 from medjax.evaluation.retrieval import pairwise_retrieval
@@ -24,7 +25,7 @@ _THREE = ("ecg", "image", "text")
 _ALL = "n_squared"
 
 
-_REQUIRED = {
+REQUIRED = {
     "gram": {"anchor": "text"},
     **{name: {"image": "ecg"} for name in ("gloria_local", "mgca_instance", "mgca_token", "mil_nce")},
 }
@@ -100,6 +101,28 @@ class Effect:
         """Of the other side."""
         return summarise(self.other.recall_replicates - self.ours.recall_replicates)
 
+    def as_dict(self) -> dict[str, Any]:
+        """JSON."""
+        return {
+            "objective": self.switch.objective,
+            "switch": self.switch.name,
+            "ours": {"auroc": self.ours.auroc.as_dict(), "recall": self.ours.recall.as_dict()},
+            "other": {"auroc": self.other.auroc.as_dict(), "recall": self.other.recall.as_dict()},
+            "gain": {"auroc": self.auroc_gain.as_dict(), "recall": self.recall_gain.as_dict()},
+        }
+
+
+def chosen(only: list[str]) -> list[Switch]:
+    """The switches of the objectives named in `only`, all if it is empty.
+
+    Raises:
+      UserError: an objective without a switch.
+    """
+    known = [s.objective for s in SWITCHES]
+    for name in only:
+        check_choice("--only", name, known)
+    return [s for s in SWITCHES if not only or s.objective in only]
+
 
 def measure(directory: Path, steps: int, switches: Iterable[Switch] = SWITCHES) -> Iterator[Effect]:
     """The effect of every switch; a training that two switches share is done once."""
@@ -140,7 +163,7 @@ def _recipe(data: Path, switch: Switch, options: dict[str, Any], steps: int) -> 
         head=dict(centre=True),
         towers={m: towers[m] for m in switch.modalities},
         objectives={
-            name: dict(modalities=switch.modalities, **_REQUIRED.get(name, {}), **own)
+            name: dict(modalities=switch.modalities, **REQUIRED.get(name, {}), **own)
             for name, own in {switch.objective: options, switch.beside: {}}.items()
             if name
         },
