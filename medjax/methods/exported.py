@@ -71,6 +71,9 @@ def load_export(directory: str | Path) -> Encoder:
         raise UserError(f"{directory / MARKER} cannot be read ({error}); export the run again") from None
     if about.get("format") != FORMAT:
         raise UserError(f"{directory / MARKER} has format {about.get('format')!r}, this version reads {FORMAT!r}")
+    missing = [key for key in ("manifest", "modalities", "method", "checkpoint") if key not in about]
+    if missing:
+        raise UserError(f"{directory / MARKER} lacks {', '.join(missing)}; export the run again")
     manifest = build(Manifest, about["manifest"], f"manifest of {directory / MARKER}")
     config = {"data": {"dir": "", "modalities": about["modalities"]}, "method": about["method"]}
     transforms = make_transforms(about["modalities"], manifest, directory)

@@ -233,6 +233,13 @@ def test_damaged_weights_of_an_export_are_one_line(export, tmp_path):
         medjax.load(str(broken))
 
 
+def test_export_whose_description_is_cut_short_is_one_line(export, tmp_path):
+    copy = shutil.copytree(export, tmp_path / "copy")
+    (copy / "medjax_export.json").write_text(json.dumps({"format": "medjax-export-1"}))
+    with pytest.raises(UserError, match="lacks manifest, modalities, method, checkpoint; export the run again"):
+        medjax.load(str(copy))
+
+
 def test_missing_workdir_is_one_line(tmp_path):
     done = _call(f"--workdir={tmp_path}")
     assert done.returncode == 2
