@@ -24,7 +24,7 @@ case "${1:-}" in
   --slow)
     shift
     make_environment .venv test "${PYTHON:-python3}"
-    exec .venv/bin/python -m pytest -m slow "$@"
+    exec .venv/bin/python -m pytest -m slow "${workers[@]}" "$@"
     ;;
   --compat)
     shift
