@@ -61,6 +61,13 @@ def phantom_run(tmp_path_factory, phantom_dir) -> Path:
     return workdir
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """What one file compiled, no other file runs; kept, it fills gigabytes."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def rng() -> np.random.Generator:
     """Random numbers, the same in every run."""

@@ -53,7 +53,9 @@ SWITCHES = (
     Switch("convirt", "lambda 0.75 | 0.5", _PAIR, {}, {"first_weight": 0.5}),
     Switch("convirt", "temperature fixed at 0.1 | learnt", _PAIR, {}, {"learn_scale": True}),
     Switch("gram", "gradient of both sides | released: one side a direction", _THREE, {}, {"stop_gradient": True}),
-    Switch("symile", "mip_scale none, scale from 4 | sqrt_d_power", _THREE, {"scale": 4.0}, {"mip_scale": "sqrt_d_power"}),
+    Switch(
+        "symile", "mip_scale none, scale from 4 | sqrt_d_power", _THREE, {"scale": 4.0}, {"mip_scale": "sqrt_d_power"}
+    ),
     Switch(
         "symile", "shuffled negatives | all tuples", _THREE, {"scale": 4.0}, {"scale": 4.0, "negatives": "n_squared"}
     ),

@@ -3,16 +3,15 @@
 import functools
 import json
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
-from absl import flags
-from absl.testing import flagsaver
 
 from medjax.benchmarks import symile_xor
-from medjax.bin import symile_xor as binary
 from medjax.bin.cli import load_config
 from medjax.config import build
 from medjax.errors import UserError
@@ -85,19 +84,19 @@ def test_wrong_experiments_are_refused():
         experiment("", batch_size=20_000)
 
 
-@pytest.fixture
-def small():
-    """The flags of the binary, with few rows."""
-    with flagsaver.as_parsed(config=f"{ROOT / 'configs' / 'symile_xor.py'}:epochs=1"):
-        config = flags.FLAGS.config
-        config.update(train_rows=200, batch_size=100, validation_rows=50, test_rows=100, test_sets=2)
-        yield
+def run(*arguments, recipe="epochs=1"):
+    """The binary, with few rows."""
+    rows = {"train_rows": 200, "batch_size": 100, "validation_rows": 50, "test_rows": 100, "test_sets": 2}
+    command = [sys.executable, "-m", "medjax.bin.symile_xor", f"--config={ROOT / 'configs' / 'symile_xor.py'}:{recipe}"]
+    command += [f"--config.{k}={v}" for k, v in rows.items()]
+    return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=600, check=False)
 
 
-def test_binary_prints_the_curve_and_its_last_line_is_json(small, tmp_path, capsys):
-    with flagsaver.flagsaver(json=True, output=str(tmp_path / "plot.png")):
-        binary.main()
-    lines = capsys.readouterr().out.splitlines()
+@pytest.mark.end_to_end
+def test_binary_prints_the_curve_and_its_last_line_is_json(tmp_path):
+    done = run("--json", f"--output={tmp_path / 'plot.png'}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    lines = done.stdout.splitlines()
     points = [json.loads(line) for line in lines if line.startswith("{")]
     assert lines[-1] == json.dumps(points[-1])
     assert [list(point) for point in points] == [["p", "symile", "pairwise"]] * 11
@@ -106,16 +105,17 @@ def test_binary_prints_the_curve_and_its_last_line_is_json(small, tmp_path, caps
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_binary_runs_one_point(small, tmp_path, capsys):
-    with flagsaver.flagsaver(json=True, p=0.5, output=str(tmp_path / "plot.png")):
-        binary.main()
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["p"] == 0.5
+@pytest.mark.end_to_end
+def test_binary_runs_one_point(tmp_path):
+    done = run("--json", "--p=0.5", f"--output={tmp_path / 'plot.png'}")
+    assert json.loads(done.stdout.splitlines()[-1])["p"] == 0.5
     assert not list(tmp_path.iterdir())
 
 
-def test_binary_refuses_what_is_no_share_or_has_none(small):
-    with flagsaver.flagsaver(p=1.5), pytest.raises(UserError, match="between 0 and 1"):
-        binary.main()
-    flags.FLAGS.config.update(variant="eight", bits=1)
-    with flagsaver.flagsaver(p=0.5), pytest.raises(UserError, match="leave --p out"):
-        binary.main()
+@pytest.mark.end_to_end
+@pytest.mark.parametrize(
+    ("recipe", "p", "said"), [("epochs=1", 1.5, "between 0 and 1"), ("variant=eight", 0.5, "leave --p out")]
+)
+def test_binary_refuses_what_is_no_share_or_has_none(recipe, p, said):
+    done = run(f"--p={p}", recipe=recipe)
+    assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr

@@ -132,7 +132,7 @@ def test_wrong_inputs_are_named(rng):
         losses.get("prototype_contrast", negatives=5)(z, logit_scale=1.0, prototypes=prototypes, targets=targets)
     with pytest.raises(UserError, match="negatives must be None or a positive number, got 0"):
         losses.get("prototype_contrast", negatives=0, modalities=("a",))
-    with pytest.raises(UserError, match="compares no two rows"):
+    with pytest.raises(UserError, match="compares no two samples"):
         losses.get("prototype_contrast", same_patient="mask")(
             z, logit_scale=1.0, prototypes=prototypes, targets=targets
         )

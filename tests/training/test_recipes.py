@@ -111,9 +111,9 @@ def test_an_unknown_objective_names_the_nearest(recipe):
 
 
 def test_every_option_at_its_default_can_be_set():
-    for path in (ROOT / "configs").glob("*.py"):
-        config = load_config(str(path))
-        assert config.train.wandb_project == "" and config.optimizer.clip_norm == 1.0 and config.warm_start.dir == ""
+    recipes = [load_config(str(path)) for path in (ROOT / "configs").glob("*.py")]
+    for config in (r for r in recipes if "method" in r):  # an experiment of its own has none
+        assert config.train.wandb_project == "" and config.optimizer.b2 == 0.98 and config.warm_start.dir == ""
 
 
 def test_a_batch_that_the_devices_cannot_share_is_refused_before_the_start(phantom_dir, tmp_path):
