@@ -11,9 +11,18 @@ from types import ModuleType
 
 import numpy as np
 
+SEED = 0
 SCALE = 14.2857  # 1 / 0.07, CLIP's start
 BIAS = -10.0
 Call = Callable[[], float]
+
+
+def inputs(rows: int, modalities: int, width: int) -> list[np.ndarray]:
+    """Unit vectors float32 [rows, width] of each modality that share a direction within a row, the same every time."""
+    rng = np.random.default_rng(SEED)
+    shared = rng.standard_normal((rows, width), np.float32)
+    out = [shared + rng.standard_normal((rows, width), np.float32) for _ in range(modalities)]
+    return [x / np.linalg.norm(x, axis=1, keepdims=True) for x in out]
 
 
 def _medjax(arrays: list[np.ndarray], name: str, bias: float | None = None, **options) -> Call:

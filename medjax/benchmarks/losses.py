@@ -3,20 +3,15 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from medjax.benchmarks.contestants import CONTESTANTS
 from medjax.benchmarks.process import Result, measure
 from medjax.errors import UserError, suggest
-
-SEED = 0
 
 
 @dataclass(frozen=True)
 class Comparison:
     """One objective of medjax against one other implementation, at one size.
 
-    ours, theirs: names in `CONTESTANTS`. rows: the batch. calls: after the first, which compiles.
+    ours, theirs: names in `medjax.benchmarks.contestants.CONTESTANTS`. rows: the batch. calls: after the first, which compiles.
     """
 
     name: str
@@ -73,14 +68,3 @@ def compare(c: Comparison, report: Callable[[str], None] = lambda line: None) ->
         row["memory_ratio"] = theirs.peak_bytes / max(ours.peak_bytes, 1)
         row["loss_difference"] = abs(theirs.loss - ours.loss) / max(abs(theirs.loss), 1e-30)
     return row
-
-
-def inputs(rows: int, modalities: int, width: int) -> list[np.ndarray]:
-    """Unit vectors float32 [rows, width] of each modality that share a direction within a row, the same every time."""
-    rng = np.random.default_rng(SEED)
-    shared = rng.standard_normal((rows, width), np.float32)
-    out = [shared + rng.standard_normal((rows, width), np.float32) for _ in range(modalities)]
-    return [x / np.linalg.norm(x, axis=1, keepdims=True) for x in out]
-
-
-__all__ = ["CONTESTANTS", "SUITE", "Comparison", "chosen", "compare", "inputs"]

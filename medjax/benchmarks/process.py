@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from medjax.benchmarks.contestants import CONTESTANTS
+from medjax.benchmarks.contestants import CONTESTANTS, inputs
 
 
 class Result(NamedTuple):
@@ -38,7 +38,6 @@ def measure(name: str, rows: int, modalities: int, width: int, calls: int) -> Re
 
 
 def _serve(pipe, name: str, rows: int, modalities: int, width: int, calls: int) -> None:
-    from medjax.benchmarks.losses import inputs
 
     try:
         call = CONTESTANTS[name](inputs(rows, modalities, width))

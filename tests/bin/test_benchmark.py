@@ -16,7 +16,7 @@ from medjax.methods.terms import TermConfig
 
 @pytest.mark.parametrize("comparison", losses.SUITE, ids=lambda c: c.name)
 def test_contestants_have_the_same_loss(comparison):
-    arrays = losses.inputs(24, comparison.modalities, 16)
+    arrays = contestants.inputs(24, comparison.modalities, 16)
     values = []
     for name in (comparison.ours, comparison.theirs):
         try:
@@ -32,7 +32,7 @@ def test_process_reports_time_memory_and_loss():
     assert result.seconds > 0
     assert result.peak_bytes > 0
     assert result.loss == pytest.approx(
-        contestants.CONTESTANTS["medjax info_nce"](losses.inputs(24, 2, 16))(), rel=1e-6
+        contestants.CONTESTANTS["medjax info_nce"](contestants.inputs(24, 2, 16))(), rel=1e-6
     )
 
 
@@ -57,7 +57,7 @@ def test_table_names_what_is_missing_and_compares_what_ran(monkeypatch, capsys):
 def test_package_that_is_not_installed_is_said(monkeypatch):
     monkeypatch.setitem(sys.modules, "symile", None)
     with pytest.raises(ModuleNotFoundError):
-        contestants.CONTESTANTS["symile package n_squared"](losses.inputs(8, 3, 4))
+        contestants.CONTESTANTS["symile package n_squared"](contestants.inputs(8, 3, 4))
 
 
 def test_unknown_comparison_is_an_error_that_names_the_nearest():
