@@ -11,7 +11,8 @@ from medjax.errors import UserError, suggest
 class Comparison:
     """One objective of medjax against one other implementation, at one size.
 
-    ours, theirs: names in `medjax.benchmarks.contestants.CONTESTANTS`. rows: the batch. calls: after the first, which compiles.
+    ours, theirs: names in `medjax.benchmarks.contestants.CONTESTANTS`. rows: the batch. calls: after the first, which
+    compiles.
     """
 
     name: str

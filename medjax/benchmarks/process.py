@@ -38,7 +38,6 @@ def measure(name: str, rows: int, modalities: int, width: int, calls: int) -> Re
 
 
 def _serve(pipe, name: str, rows: int, modalities: int, width: int, calls: int) -> None:
-
     try:
         call = CONTESTANTS[name](inputs(rows, modalities, width))
     except ModuleNotFoundError as error:
