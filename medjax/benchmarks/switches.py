@@ -22,7 +22,6 @@ from medjax.training.experiment import with_defaults
 
 _PAIR = ("ecg", "text")
 _THREE = ("ecg", "image", "text")
-_ALL = "n_squared"
 
 
 REQUIRED = {

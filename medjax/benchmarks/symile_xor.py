@@ -1,4 +1,4 @@
-"""The exclusive-or experiment of Symile (arXiv 2411.01053, 5.1): linear encoders, Symile against pairwise InfoNCE."""
+"""The exclusive-or experiment of Symile (arXiv 2411.01053): linear encoders, Symile against pairwise InfoNCE."""
 
 from dataclasses import dataclass
 from functools import partial, reduce

@@ -7,7 +7,7 @@ p = 0, 0.1, ... 1 with a plot, or for one p. configs/symile_xor.py says what is 
 import json
 
 from absl import flags
-from ml_collections import config_flags
+from ml_collections import ConfigDict, config_flags
 
 from medjax.benchmarks import symile_xor
 from medjax.bin import cli
@@ -24,6 +24,8 @@ _OUTPUT = flags.DEFINE_string("output", "symile_xor.png", "Where to write the pl
 
 def main() -> None:
     """Runs the points, prints a table and writes the plot."""
+    if not isinstance(_CONFIG.value, ConfigDict):  # the default, outside a checkout
+        raise UserError("there is no configs/symile_xor.py here; pass --config=PATH/configs/symile_xor.py")
     experiment = build(symile_xor.Experiment, _CONFIG.value, "config")
     shares = _shares(experiment)
     objectives = symile_xor.OBJECTIVES

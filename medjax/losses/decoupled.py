@@ -35,7 +35,8 @@ class DHNNCE(Pairwise):
     """`mean_i [ -s_ii + log sum_{j != i} w_ij exp(s_ij) ]` plus the same from y to x.
 
     `w_ij = n_i exp(beta s_ij) / sum_{k != i} exp(beta s_ik)` over the n_i negatives of row i: HN-NCE (arXiv
-    2301.02280) without the answer in its denominator, as MedCLIP-SAM (arXiv 2403.20253) publishes it. In logarithms
+    2301.02280) without the answer in its denominator, the loss of MedCLIP-SAM (arXiv 2403.20253) as others have
+    re-implemented it; the paper itself could not be read. In logarithms
     `log n_i + LSE((1 + beta) s) - LSE(beta s)`; the weights are differentiated too. beta = 0 is `decoupled`, summed.
 
     variant="released" is what MedCLIP-SAM's `loss/hnl.py` computes: the logarithm is taken of each entry and averaged,

@@ -28,8 +28,9 @@ class Plan:
     """What to reduce, where, and in what pieces.
 
     tile: `(theta, queries, keys) -> float32[q, k]`. relation: `(query_rows, key_rows) -> (allowed bool[q, k],
-    positive float32[q, k])`, a positive being allowed. columns: whether column statistics are wanted beside those of
-    the rows. wanted: which of `medjax.losses.statistics.STATISTICS`; what is not wanted costs nothing.
+    positive float32[q, k])`; an answer that is not allowed is no candidate, and "softplus" leaves it out. columns:
+    whether column statistics are wanted beside those of the rows. wanted: which of
+    `medjax.losses.statistics.STATISTICS`; what is not wanted costs nothing.
     """
 
     tile: Callable

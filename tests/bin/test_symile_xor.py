@@ -119,3 +119,10 @@ def test_binary_runs_one_point(tmp_path):
 def test_binary_refuses_what_is_no_share_or_has_none(recipe, p, said):
     done = run(f"--p={p}", recipe=recipe)
     assert done.returncode != 0 and said in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.end_to_end
+def test_binary_without_its_recipe_says_what_to_pass(tmp_path):
+    command = [sys.executable, "-m", "medjax.bin.symile_xor", "--p=0.5"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode != 0 and done.stderr.splitlines()[-1].endswith("pass --config=PATH/configs/symile_xor.py")
