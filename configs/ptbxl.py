@@ -18,7 +18,9 @@ from medjax.training.experiment import with_defaults
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The recipe."""
-    args = parse_arg(arg, objective="info_nce", epochs=20, width=96, depth=3, tiny=False)
+    args = parse_arg(
+        arg, objective="info_nce", epochs=20, width=96, depth=3, tiny=False, text="", locked=False, rate=0.05
+    )
     width, depth = (16, 1) if args.tiny else (args.width, args.depth)
     block = dict(width=width, depth=depth, heads=4, pool="mean", dropout=0.1)
     config = ConfigDict()
@@ -41,11 +43,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
         towers=dict(
             ecg=dict(name="ecg_vit", patch=25, **block),
             demographics=dict(name="mlp", hidden=(width, width)),
-            text=dict(name="bert", positions=128, **block),
+            text=dict(pretrained=args.text, dropout=0.1) if args.text else dict(name="bert", positions=128, **block),
         ),
         objectives=_objectives(args.objective),
     )
-    config.optimizer = dict(lr=1e-3, weight_decay=0.05, warmup_percent=10)
+    config.optimizer = dict(lr=1e-3, weight_decay=0.05, warmup_percent=10, **_slowly(args))
     config.train = dict(
         total_epochs=args.epochs,
         log_every_steps=10,
@@ -54,6 +56,12 @@ def get_config(arg: str | None = None) -> ConfigDict:
         best_metric="validation/macro_auroc",
     )
     return with_defaults(config)
+
+
+def _slowly(args) -> dict:
+    if not args.text:
+        return {}
+    return dict(freeze=("towers/text/.*",)) if args.locked else dict(lr_multipliers=(("towers/text/.*", args.rate),))
 
 
 def _objectives(name: str) -> dict:

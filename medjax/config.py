@@ -121,7 +121,13 @@ def _convert(hint, value, where: str, problems: list[str]):
         if not isinstance(value, list | tuple):
             problems.append(f"{where} must be a tuple, got {value!r}")
             return value
-        return tuple(_convert(args[0], v, f"{where}[{i}]", problems) for i, v in enumerate(value))
+        kinds = args[:1] * len(value) if args[-1] is Ellipsis else args
+        if len(kinds) != len(value):
+            problems.append(f"{where} must have {len(kinds)} entries, got {value!r}")
+            return value
+        return tuple(
+            _convert(k, v, f"{where}[{i}]", problems) for i, (k, v) in enumerate(zip(kinds, value, strict=True))
+        )
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

@@ -1,11 +1,13 @@
 """Where a paper and its code disagree: the same small training both ways, on the phantom, and what comes out."""
 
+import logging
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from ml_collections import ConfigDict
 
@@ -20,21 +22,21 @@ from medjax.methods.encoder import load_run
 from medjax.training import loop
 from medjax.training.experiment import with_defaults
 
+log = logging.getLogger("medjax")
+
 _PAIR = ("ecg", "text")
 _THREE = ("ecg", "image", "text")
 
-
-REQUIRED = {
-    "gram": {"anchor": "text"},
-    **{name: {"image": "ecg"} for name in ("gloria_local", "mgca_instance", "mgca_token", "mil_nce")},
-}
+_IMAGE = ("gloria_local", "mgca_instance", "mgca_prototype", "mgca_token", "mil_nce", "mp_nce")
+REQUIRED = {"gram": {"anchor": "text"}, **{name: {"image": "ecg"} for name in _IMAGE}}
 
 
 @dataclass(frozen=True)
 class Switch:
     """One option of one objective. ours and other: options of the objective in a recipe, that make the difference.
 
-    beside: a further objective, for those that train no pooled embedding.
+    beside: a further objective, for those that train no pooled embedding. sentences: how many of a report are items
+    of their own, 0 for whole reports. devices: how many it needs to make a difference.
     """
 
     objective: str
@@ -43,7 +45,12 @@ class Switch:
     ours: dict[str, Any]
     other: dict[str, Any]
     beside: str = ""
+    sentences: int = 0
+    devices: int = 1
 
+
+_SENTENCES = {"parts": "items", "similarity": "pooled"}
+_CLAMPED, _CLASSES, _LEARNT = {"scale": 100.0}, {"prototypes": 10}, {"prototypes": 32}
 
 SWITCHES = (
     Switch("info_nce", "mean over pairs | sum", _THREE, {}, {"reduction": "sum"}),
@@ -52,6 +59,8 @@ SWITCHES = (
     Switch("convirt", "lambda 0.75 | 0.5", _PAIR, {}, {"first_weight": 0.5}),
     Switch("convirt", "temperature fixed at 0.1 | learnt", _PAIR, {}, {"learn_scale": True}),
     Switch("gram", "gradient of both sides | released: one side a direction", _THREE, {}, {"stop_gradient": True}),
+    Switch("gram", "floor 1e-6 under the root | none", _THREE, {}, {"eps": 0.0}),
+    Switch("gram", "scale from 100, clamped there | free", _THREE, _CLAMPED, {**_CLAMPED, "max_scale": 0.0}),
     Switch(
         "symile", "mip_scale none, scale from 4 | sqrt_d_power", _THREE, {"scale": 4.0}, {"mip_scale": "sqrt_d_power"}
     ),
@@ -63,11 +72,29 @@ SWITCHES = (
     Switch("soft_target", "targets add up to one | released: not one way", _PAIR, {}, {"renormalise": False}),
     Switch("soft_target", "scale 14.3 | released 2.659", _PAIR, {}, {"scale": 2.659}),
     Switch("mil_nce", "normalised | released", _PAIR, {"parts": "items"}, {"parts": "items", "variant": "released"}),
+    Switch(
+        "mp_nce",
+        "each sentence an answer | summed up first",
+        _PAIR,
+        _SENTENCES,
+        {**_SENTENCES, "row_sum": True, "col_sum": True},
+        sentences=8,
+    ),
     Switch("multi_positive", "mean of logarithms | logarithm of mean", _PAIR, {}, {"form": "in"}),
     Switch("gloria_local", "released: sum over words | mean", _PAIR, {}, {"aggregate": "mean"}, "info_nce"),
     Switch(
         "mgca_token", "normalised, padding left out | released", _PAIR, {}, {"variant": "released"}, "mgca_instance"
     ),
+    Switch(
+        "mgca_prototype",
+        "Sinkhorn over the mesh | on each of 4 devices",
+        _PAIR,
+        _LEARNT,
+        {**_LEARNT, "sinkhorn": "local"},
+        beside="mgca_instance",
+        devices=4,
+    ),
+    Switch("prototype_contrast", "every other class | 5 drawn", _THREE, _CLASSES, {**_CLASSES, "negatives": 5}),
     Switch("triplet", "hardest negative | mean", _PAIR, {}, {"negatives": "mean"}),
 )
 
@@ -114,15 +141,23 @@ class Effect:
 
 
 def chosen(only: list[str]) -> list[Switch]:
-    """The switches of the objectives named in `only`, all if it is empty.
+    """The switches of the objectives named in `only`, by default all that the devices at hand are enough for.
 
     Raises:
-      UserError: an objective without a switch.
+      UserError: an objective without a switch, or one that needs more devices.
     """
     known = [s.objective for s in SWITCHES]
     for name in only:
         check_choice("--only", name, known)
-    return [s for s in SWITCHES if not only or s.objective in only]
+    picked = [s for s in SWITCHES if not only or s.objective in only]
+    few = [s for s in picked if s.devices > jax.device_count()]
+    if few:
+        names, most = ", ".join(s.objective for s in few), max(s.devices for s in few)
+        hint = f"XLA_FLAGS=--xla_force_host_platform_device_count={most} makes {most} of a CPU"
+        if only:
+            raise UserError(f"--only={names} needs {most} devices, there are {jax.device_count()}; {hint}")
+        log.warning("left out for want of devices: %s; %s", names, hint)
+    return [s for s in picked if s not in few]
 
 
 def measure(directory: Path, steps: int, switches: Iterable[Switch] = SWITCHES) -> Iterator[Effect]:
@@ -143,7 +178,9 @@ def measure(directory: Path, steps: int, switches: Iterable[Switch] = SWITCHES) 
 
 def _recipe(data: Path, switch: Switch, options: dict[str, Any], steps: int) -> ConfigDict:
     block = dict(width=48, depth=1, heads=4, pool="mean")
-    modalities = dict(image=dict(size=32), ecg=dict(samples=1000, gain=0.1), text=dict(length=72))
+    modalities = dict(
+        image=dict(size=32), ecg=dict(samples=1000, gain=0.1), text=dict(length=72, sentences=switch.sentences)
+    )
     towers = dict(
         image=dict(name="vit", patch=8, **block),
         ecg=dict(name="ecg_vit", patch=50, **block),

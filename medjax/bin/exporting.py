@@ -59,7 +59,7 @@ def export_torch(
         import medjax.torch
     except ImportError as error:
         raise UserError(f"the export needs PyTorch ({error}); pip install torch") from None
-    encoder = exported.in_float32(encoder)
+    encoder = exported.standalone(encoder)
     with _published(output, overwrite) as folder:
         write_model(encoder, folder)
         found = compare(encoder, medjax.torch.load(folder), dataset, examples)

@@ -107,6 +107,22 @@ class CheckpointStore:
         params = ocp.StandardCheckpointer().restore(folder / "params", target)
         return params, ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
 
+    def restore_rest(self, step: int, name: str) -> Any:
+        """One entry of "rest", as `restore_params` restores; empty where the checkpoint has none.
+
+        Raises:
+          UserError: the checkpoint is damaged.
+        """
+        self._check(step)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        stored = {name: self._stored(step, "rest").get(name, {})}
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), stored)
+        if not jax.tree.leaves(target):
+            return {}
+        how = jax.tree.map(lambda _: ocp.ArrayRestoreArgs(sharding=here), target)
+        args = ocp.args.PyTreeRestore(item=target, restore_args=how, partial_restore=True)
+        return ocp.PyTreeCheckpointer().restore(self._directory / str(step) / "rest", args=args)[name]
+
     def _stored(self, step: int, item: str) -> Any:
         """Shape and dtype of every stored array."""
         return ocp.PyTreeCheckpointHandler().metadata(self._directory / str(step) / item).tree

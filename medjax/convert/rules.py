@@ -1,14 +1,14 @@
 """Tables of weight names: one rule says where a weight lies in a Flax tree, where in a PyTorch state, and how it turns.
 
 A pattern is a name with placeholders, `blocks/block_{i}/mlp/up/kernel`; a placeholder stands for one part of a name
-without its separators.
+without its separators. Every rule works in both directions, bit for bit.
 """
 
 import re
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -17,38 +17,149 @@ from medjax.errors import UserError
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 
 
+class Form(Protocol):
+    """How an array differs between the two; a rule of several Flax leaves has a form that joins and splits them."""
+
+    def torch(self, leaves: Sequence[np.ndarray]) -> np.ndarray:
+        """Of the Flax leaves the PyTorch array."""
+
+    def flax(self, array: np.ndarray) -> Sequence[np.ndarray]:
+        """The inverse."""
+
+
+@dataclass(frozen=True)
+class Permute:
+    """Axes in another order: `torch = flax.transpose(order)`."""
+
+    order: tuple[int, ...]
+
+    def torch(self, leaves):
+        return np.transpose(leaves[0], self.order)
+
+    def flax(self, array):
+        return (np.transpose(array, np.argsort(self.order)),)
+
+
+@dataclass(frozen=True)
+class Same:
+    """The same array, with axes of length 1 put in front of it in Flax."""
+
+    leading: int = 0
+
+    def torch(self, leaves):
+        return leaves[0].reshape(leaves[0].shape[self.leading :])
+
+    def flax(self, array):
+        return (array.reshape((1,) * self.leading + array.shape),)
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """[1] in PyTorch, [] in Flax."""
+
+    def torch(self, leaves):
+        return leaves[0].reshape(1)
+
+    def flax(self, array):
+        return (array.reshape(()),)
+
+
+@dataclass(frozen=True)
+class Patches:
+    """A convolution without overlap, [D, C, *patch], and the linear layer on flattened patches, [patch * C, D].
+
+    size: of a patch in PyTorch's axes, (height, width) or (depth, height, width).
+    """
+
+    size: tuple[int, ...]
+
+    def torch(self, leaves):
+        x = leaves[0].reshape(*self.size, -1, leaves[0].shape[-1])
+        return np.moveaxis(x, (-1, -2), (0, 1))
+
+    def flax(self, array):
+        if array.shape[2:] != self.size:
+            raise ValueError(f"patches of {array.shape[2:]} and not {self.size}")
+        return (np.moveaxis(array, (0, 1), (-1, -2)).reshape(-1, array.shape[0]),)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Several Flax leaves in one PyTorch array, one after the other along its first axis; each turned by `each`."""
+
+    parts: int
+    each: Form = field(default_factory=Same)
+
+    def torch(self, leaves):
+        return np.concatenate([self.each.torch([x]) for x in leaves])
+
+    def flax(self, array):
+        if len(array) % self.parts:
+            raise ValueError(f"{len(array)} rows do not divide into {self.parts} parts")
+        return tuple(self.each.flax(x)[0] for x in np.split(array, self.parts))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Two Flax tables in one PyTorch table of positions: the class token's [1, 1, D] in the first row, the patches'
+    [1, L, D] in the rest. leading: axes of length 1 in front in PyTorch."""
+
+    leading: int = 1
+
+    def torch(self, leaves):
+        table = np.concatenate([x.reshape(-1, x.shape[-1]) for x in leaves])
+        return table.reshape((1,) * self.leading + table.shape)
+
+    def flax(self, array):
+        table = array.reshape(-1, array.shape[-1])
+        return table[None, :1], table[None, 1:]
+
+
+LINEAR = Permute((1, 0))
+CONV_1D = Permute((2, 1, 0))
+CONV_2D = Permute((3, 2, 0, 1))
+
+
 @dataclass(frozen=True)
 class Rule:
-    """flax: path in the tree, parts joined by "/". torch: key of the state. transpose: `[in, out]` <-> `[out, in]`."""
+    """flax: path in the tree, parts joined by "/", or several paths. torch: key of the state."""
 
-    flax: str
+    flax: str | tuple[str, ...]
     torch: str
-    transpose: bool = False
+    form: Form = field(default_factory=Same)
 
     def under(self, flax: str, torch: str) -> "Rule":
         """The same weight of a module that lies at these prefixes."""
-        return Rule(f"{flax}/{self.flax}", f"{torch}.{self.torch}", self.transpose)
+        paths = tuple(f"{flax}/{path}" if flax else path for path in self.paths)
+        return Rule(paths if len(paths) > 1 else paths[0], f"{torch}.{self.torch}" if torch else self.torch, self.form)
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The Flax paths."""
+        return (self.flax,) if isinstance(self.flax, str) else self.flax
 
     def torch_key(self, path: str) -> str | None:
-        """The PyTorch key of a Flax path; None where the rule is for another."""
-        return _rename(self._flax_regex, self.torch, path)
+        """The PyTorch key that holds a Flax path; None where the rule is for another."""
+        return next((key for r in self._flax_regex if (key := _rename(r, self.torch, path)) is not None), None)
 
-    def flax_path(self, key: str) -> str | None:
-        """The Flax path of a PyTorch key; None where the rule is for another."""
-        return _rename(self._torch_regex, self.flax, key)
+    def flax_paths(self, key: str) -> tuple[str, ...] | None:
+        """The Flax paths that a PyTorch key holds; None where the rule is for another."""
+        renamed = tuple(_rename(self._torch_regex, path, key) for path in self.paths)
+        return None if None in renamed else renamed
 
     @cached_property
-    def _flax_regex(self) -> re.Pattern:
-        return _regex(self.flax)
+    def _flax_regex(self) -> tuple[re.Pattern, ...]:
+        return tuple(_regex(path) for path in self.paths)
 
     @cached_property
     def _torch_regex(self) -> re.Pattern:
         return _regex(self.torch)
 
 
-def linear(flax: str, torch: str) -> tuple[Rule, Rule]:
+def linear(flax: str, torch: str, bias: bool = True) -> tuple[Rule, ...]:
     """The rules of a dense layer's kernel and bias."""
-    return Rule(f"{flax}/kernel", f"{torch}.weight", True), Rule(f"{flax}/bias", f"{torch}.bias")
+    kernel = Rule(f"{flax}/kernel", f"{torch}.weight", LINEAR)
+    return (kernel, Rule(f"{flax}/bias", f"{torch}.bias")) if bias else (kernel,)
 
 
 def norm(flax: str, torch: str) -> tuple[Rule, Rule]:
@@ -56,52 +167,99 @@ def norm(flax: str, torch: str) -> tuple[Rule, Rule]:
     return Rule(f"{flax}/scale", f"{torch}.weight"), Rule(f"{flax}/bias", f"{torch}.bias")
 
 
+def joined(flax: Sequence[str], weight: str, bias: str) -> tuple[Rule, Rule]:
+    """The rules of dense layers that PyTorch keeps as one, with the outputs one after the other."""
+    kernels, biases = (tuple(f"{path}/{leaf}" for path in flax) for leaf in ("kernel", "bias"))
+    return Rule(kernels, weight, Joined(len(flax), LINEAR)), Rule(biases, bias, Joined(len(flax)))
+
+
+def under(flax: str, torch: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
+    """The rules of a module that lies at these prefixes."""
+    return tuple(rule.under(flax, torch) for rule in rules)
+
+
 def to_torch(
-    params: Mapping[str, Any], rules: Sequence[Rule], shapes: Mapping[str, Sequence[int]]
+    tree: Mapping[str, Any], rules: Sequence[Rule], shapes: Mapping[str, Sequence[int]] | None = None
 ) -> dict[str, np.ndarray]:
     """The PyTorch state of a Flax tree, float32.
 
-    shapes: `{key: shape}` of the state that is wanted, of PyTorch's own modules.
+    shapes: `{key: shape}` of the state that is wanted, of PyTorch's own modules; default whatever the tree gives.
 
     Raises:
       UserError: names every weight that is missing, unexpected or of another shape.
     """
-    return _convert(flatten(params), rules, Rule.torch_key, shapes, "PyTorch model")
-
-
-def to_flax(state: Mapping[str, Any], rules: Sequence[Rule], shapes: Mapping[str, Sequence[int]]) -> dict[str, Any]:
-    """The Flax tree of a PyTorch state, float32.
-
-    state: `{key: array}`. shapes: `{path: shape}` of the tree that is wanted, as `flatten` names its leaves.
-
-    Raises:
-      UserError: names every weight that is missing, unexpected or of another shape.
-    """
-    return unflatten(_convert(state, rules, Rule.flax_path, shapes, "Flax method"))
-
-
-def _convert(
-    source: Mapping[str, Any],
-    rules: Sequence[Rule],
-    rename: Callable[[Rule, str], str | None],
-    shapes: Mapping[str, Sequence[int]],
-    what: str,
-) -> dict[str, np.ndarray]:
+    leaves = {path: np.asarray(x, np.float32) for path, x in flatten(tree).items()}
     out: dict[str, np.ndarray] = {}
     problems = []
-    for name, value in source.items():
-        rule, new = next(((r, n) for r in rules if (n := rename(r, name)) is not None), (None, None))
-        if rule is None or new not in shapes:
-            problems.append(f"{name} is not expected")
+    for path in leaves:
+        rule, key = next(((r, k) for r in rules if (k := r.torch_key(path)) is not None), (None, None))
+        if rule is None:
+            problems.append(f"{path} is not expected")
             continue
-        array = np.asarray(value, np.float32)
-        array = array.T if rule.transpose else array
-        if array.shape != tuple(shapes[new]):
-            problems.append(f"{new} has shape {list(array.shape)} and should have {list(shapes[new])}")
-        out[new] = np.array(array, order="C")  # not ascontiguousarray, which makes a scalar a vector
-    problems += [f"{name} is missing" for name in shapes if name not in out]
+        parts = rule.flax_paths(key)
+        if missing := [part for part in parts if part not in leaves]:
+            problems.append(f"{', '.join(missing)} is missing")
+        elif key not in out:
+            out[key] = _contiguous(rule.form.torch([leaves[part] for part in parts]))
+    problems += _differences(out, shapes)
+    return _checked(out, problems, "PyTorch model")
+
+
+def to_flax(
+    state: Mapping[str, Any],
+    rules: Sequence[Rule],
+    shapes: Mapping[str, Sequence[int]],
+    what: str = "Flax method",
+) -> dict[str, Any]:
+    """The Flax tree of a PyTorch state, float32.
+
+    state: `{key: array}`. shapes: `{path: shape}` of the tree that is wanted, as `flatten` names its leaves. what:
+    the weights are to fit, for the error.
+
+    Raises:
+      UserError: names every weight that is missing, unexpected or of another shape.
+    """
+    out: dict[str, np.ndarray] = {}
+    problems = []
+    for key, value in state.items():
+        rule, paths = next(((r, p) for r in rules if (p := r.flax_paths(key)) is not None), (None, None))
+        if rule is None:
+            problems.append(f"{key} is not expected")
+            continue
+        try:
+            leaves = rule.form.flax(np.asarray(value, np.float32))
+        except (ValueError, IndexError) as error:
+            problems.append(f"{key} of shape {list(np.shape(value))} does not fit: {error}")
+            continue
+        if unknown := [path for path in paths if path not in shapes]:
+            problems.append(f"{key} is not expected ({', '.join(unknown)} is not in the model)")
+            continue
+        out |= {path: _contiguous(x) for path, x in zip(paths, leaves, strict=True)}
+    problems += _differences(out, shapes, rules)
+    return unflatten(_checked(out, problems, what))
+
+
+def _contiguous(x: np.ndarray) -> np.ndarray:
+    return np.array(x, order="C")  # not ascontiguousarray, which makes a scalar a vector
+
+
+def _differences(out, shapes, rules: Sequence[Rule] = ()) -> list[str]:
+    """What `out` lacks, has too much, or has in another shape; with `rules`, missing ones by their PyTorch keys too."""
+    if shapes is None:
+        return []
+    problems = []
+    for name, shape in shapes.items():
+        if name not in out:
+            key = next((k for r in rules if (k := r.torch_key(name)) is not None), None)
+            problems.append(f"{name} is missing" + (f" (from {key})" if key else ""))
+        elif out[name].shape != tuple(shape):
+            problems.append(f"{name} has shape {list(out[name].shape)} and should have {list(shape)}")
+    return problems + [f"{name} is not expected" for name in out if name not in shapes]
+
+
+def _checked(out: dict[str, np.ndarray], problems: list[str], what: str) -> dict[str, np.ndarray]:
     if problems:
-        raise UserError(f"the weights do not fit the {what}: {'; '.join(problems)}")
+        raise UserError(f"the weights do not fit the {what}: {'; '.join(dict.fromkeys(problems))}")
     return out
 
 

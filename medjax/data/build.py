@@ -12,7 +12,7 @@ import numpy as np
 
 from medjax.data import tokenizer
 from medjax.data.ids import hash_id
-from medjax.data.manifest import FILE, SPLITS, Manifest, Split, read
+from medjax.data.manifest import FILE, SPLITS, Manifest, Modality, Split, read
 from medjax.data.records import Example, ShardWriter, decode_text, encode
 from medjax.data.sources.base import Source, Study
 from medjax.data.splits import Splitting, assign
@@ -181,8 +181,7 @@ class _Writer:
             splits[s] = Split(tuple(self._shards[s].shards), examples, *counts)
         schema = self._schema
         modalities = {
-            m: replace(x, statistics=_statistics(x.names, self._labs.get(m, []))) if x.kind == "labs" else x
-            for m, x in schema.modalities.items()
+            m: _described(x, self._labs.get(m, [])) if x.kind == "labs" else x for m, x in schema.modalities.items()
         }
         return Manifest(
             name=schema.name,
@@ -222,20 +221,25 @@ def _check_item(kind: str, modality: str, item: np.ndarray) -> None:
         raise UserError(f"{modality} holds no value at all")
 
 
-def _statistics(names: Sequence[str], rows: list[np.ndarray]) -> dict[str, tuple[float, ...]]:
-    """Per test: mean, std, 1st and 99th percentile, share observed, over finite training values.
+def _described(labs: Modality, rows: list[np.ndarray]) -> Modality:
+    """The schema of lab tests with their distributions, over finite training values."""
+    table = np.stack(rows).astype(np.float64) if rows else np.zeros((0, len(labs.names)))
+    statistics, percentiles = {}, {}
+    for name, column in zip(labs.names, table.T, strict=True):
+        finite = column[np.isfinite(column)]
+        at = np.percentile(finite, np.arange(1, 100)) if finite.size else np.zeros(99)
+        percentiles[name] = tuple(at.tolist())
+        statistics[name] = _statistics(column, finite, at[0], at[-1])
+    return replace(labs, statistics=statistics, percentiles=percentiles)
+
+
+def _statistics(column: np.ndarray, finite: np.ndarray, low: float, high: float) -> tuple[float, ...]:
+    """Mean, std, 1st and 99th percentile, share observed.
 
     Mean and std are of values clipped to the percentiles, so that one slip of the pen does not set the scale.
     """
-    table = np.stack(rows).astype(np.float64) if rows else np.zeros((0, len(names)))
-    out = {}
-    for name, column in zip(names, table.T, strict=True):
-        finite = column[np.isfinite(column)]
-        if not finite.size:
-            out[name] = (0.0, 1.0, 0.0, 0.0, 0.0)
-            continue
-        low, high = np.percentile(finite, (1, 99))
-        clipped = finite.clip(low, high)
-        observed = float(np.mean(~np.isnan(column)))
-        out[name] = (float(clipped.mean()), float(clipped.std() or 1.0), float(low), float(high), observed)
-    return out
+    if not finite.size:
+        return (0.0, 1.0, 0.0, 0.0, 0.0)
+    clipped = finite.clip(low, high)
+    observed = float(np.mean(~np.isnan(column)))
+    return (float(clipped.mean()), float(clipped.std() or 1.0), float(low), float(high), observed)

@@ -18,15 +18,16 @@ _MAX_LOGGED = 20
 class Examples:
     """The rows of a split, by record number.
 
-    labels: how many the data set has. max_items: `{modality: items a study may bring}`, by default one. cache: keep
-    what `Transform.prepare` gives in memory, so that a record is read and decoded once.
+    labels: how many the data set has. max_items: `{modality: items a study may bring}`, by default one, or the
+    sentences that a text's config asks for. cache: keep what `Transform.prepare` gives in memory, so that a record is
+    read and decoded once.
     """
 
     def __init__(
         self, source, transforms: Mapping[str, Transform], labels: int, max_items: Mapping[str, int], cache: bool
     ):
         self._source, self._transforms = source, transforms
-        self._counts = {m: max_items.get(m, 1) for m in transforms}
+        self._counts = {m: max_items.get(m, t.items if t.kind == "text" else 1) for m, t in transforms.items()}
         self._cache: dict[int, dict[str, Any]] | None = {} if cache else None
         self._failures = 0
         self._warned: set[str] = set()
@@ -68,6 +69,9 @@ class Examples:
     def _prepare(self, record: Mapping[str, np.ndarray]) -> dict[str, Any]:
         raw = {m: items_of(record, m) for m in self._transforms}
         texts = [decode_text(x) for m, t in self._transforms.items() if t.kind == "text" for x in raw[m]]
+        for m, t in self._transforms.items():
+            if t.kind == "text":
+                raw[m] = [part for x in raw[m] for part in t.split(x)]
         known = ~np.isnan(record["labels"])
         row = {
             "ids": {
@@ -102,7 +106,8 @@ class Examples:
         if modality not in self._warned:
             self._warned.add(modality)
             log.warning(
-                "a study has %d items of %s and config.data.max_items takes %d; further such studies are not mentioned",
+                "a study has %d items of %s and %d are taken (config.data.max_items, sentences of a text); "
+                "further such studies are not mentioned",
                 *(found, modality, self._counts[modality]),
             )
 

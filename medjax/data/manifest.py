@@ -23,7 +23,8 @@ class Modality:
 
     kind: the reader and transform family ("image", "ecg", "labs", "text"). names: leads of an ECG, or lab tests, in
     the order of the array. units: of each. rate: samples per second. statistics: per lab test over the training
-    split: mean, std, low (1st percentile), high (99th), observed (share).
+    split: mean, std, low (1st percentile), high (99th), observed (share). percentiles: per lab test the 1st to the
+    99th, over the training split; not the extremes, which are single patients' values.
     """
 
     kind: str
@@ -31,6 +32,7 @@ class Modality:
     units: tuple[str, ...] = ()
     rate: float | None = None
     statistics: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    percentiles: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

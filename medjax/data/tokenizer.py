@@ -1,9 +1,10 @@
-"""A WordPiece tokenizer in the Hugging Face layout: trained on a data set's own training reports, or brought along."""
+"""Tokenizers in the Hugging Face layout: WordPiece trained on a data set's own training reports, or brought along."""
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
@@ -11,8 +12,10 @@ from tokenizers import models, normalizers, pre_tokenizers, processors, trainers
 from medjax.errors import UserError
 
 FOLDER = "tokenizer"
+MAX_UNKNOWN = 0.2
+_FILE, _CONFIG, _VOCABULARY = "tokenizer.json", "tokenizer_config.json", "vocab.txt"
+_ROLES = ("pad", "unk", "cls", "sep", "mask")
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
-_MAX_UNKNOWN = 0.2
 
 
 def train(texts: Iterable[str], directory: Path, vocab_size: int, min_frequency: int) -> int:
@@ -28,12 +31,12 @@ def train(texts: Iterable[str], directory: Path, vocab_size: int, min_frequency:
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     folder = directory / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.save(str(folder / _FILE))
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        **{f"{name}_token": token for name, token in zip(("pad", "unk", "cls", "sep", "mask"), _SPECIAL, strict=True)},
+        **{f"{name}_token": token for name, token in zip(_ROLES, _SPECIAL, strict=True)},
     }
-    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=1) + "\n")
+    (folder / _CONFIG).write_text(json.dumps(config, indent=1) + "\n")
     return tokenizer.get_vocab_size()
 
 
@@ -63,46 +66,121 @@ def _learn(texts: list[str], vocab_size: int, min_frequency: int) -> tokenizers.
 
 
 def adopt(source: str | Path, directory: Path) -> int:
-    """Copies a tokenizer directory that the user brings; returns the vocabulary's size."""
+    """Copies the tokenizer of a folder, and nothing else, to `directory/tokenizer`; returns the vocabulary's size."""
+    source, folder = Path(source), directory / FOLDER
     tokenizer = load(source)
-    shutil.copytree(source, directory / FOLDER, dirs_exist_ok=True)
-    return tokenizer.get_vocab_size()
+    folder.mkdir(parents=True, exist_ok=True)
+    if (source / _FILE).is_file():
+        shutil.copyfile(source / _FILE, folder / _FILE)
+    else:
+        tokenizer.save(str(folder / _FILE))
+    if (source / _CONFIG).is_file():
+        shutil.copyfile(source / _CONFIG, folder / _CONFIG)
+    return vocabulary_size(tokenizer)
 
 
 def load(folder: str | Path) -> tokenizers.Tokenizer:
-    """Loads `folder/tokenizer.json`.
+    """Loads `folder/tokenizer.json`, or BERT's older `vocab.txt` with `tokenizer_config.json`.
+
+    Lengths stored with it do not apply: texts are neither cut nor filled up, but its padding is set to its own token.
 
     Raises:
-      UserError: there is none.
+      UserError: there is none, or it cannot be read.
     """
-    path = Path(folder) / "tokenizer.json"
-    if not path.is_file():
+    folder = Path(folder)
+    config = _read_config(folder / _CONFIG)
+    if (folder / _FILE).is_file():
+        try:
+            tokenizer = tokenizers.Tokenizer.from_file(str(folder / _FILE))
+        except Exception as error:  # the Rust side raises plain Exception
+            raise UserError(f"{folder / _FILE} is not a tokenizer: {error}") from None
+    elif (folder / _VOCABULARY).is_file():
+        tokenizer = _word_pieces(folder / _VOCABULARY, config)
+    else:
         raise UserError(
-            f"no tokenizer at {path}; give the folder of a Hugging Face fast tokenizer (with tokenizer.json)"
+            f"no tokenizer at {folder / _FILE}, nor BERT's {_VOCABULARY} beside it; give the folder of a fast "
+            "tokenizer of Hugging Face (AutoTokenizer.from_pretrained(...).save_pretrained(folder) writes one)"
         )
+    tokenizer.no_truncation()
+    number, token = _padding(tokenizer, config)
+    tokenizer.enable_padding(pad_id=number, pad_token=token)  # without a length a single text stays as it is
+    return tokenizer
+
+
+def has_tokenizer(folder: str | Path) -> bool:
+    """Whether `load` would find one."""
+    return any((Path(folder) / name).is_file() for name in (_FILE, _VOCABULARY))
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
     try:
-        return tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:  # the Rust side raises plain Exception
-        raise UserError(f"{path} is not a tokenizer: {error}") from None
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); copy it again") from None
+
+
+def _word_pieces(path: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    """BERT's tokenizer as its slow files describe it."""
+    names = {name: _content(config.get(f"{name}_token", token)) for name, token in zip(_ROLES, _SPECIAL, strict=True)}
+    vocabulary = {word: i for i, word in enumerate(path.read_text(encoding="utf-8").splitlines())}
+    if missing := [names[role] for role in ("unk", "cls", "sep") if names[role] not in vocabulary]:
+        raise UserError(f"{path} lacks {', '.join(missing)}; it is no vocabulary of BERT")
+    tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=names["unk"]))
+    tokenizer.normalizer = normalizers.BertNormalizer(
+        lowercase=config.get("do_lower_case", True),
+        strip_accents=config.get("strip_accents"),
+        handle_chinese_chars=config.get("tokenize_chinese_chars", True),
+    )
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.add_special_tokens([token for token in names.values() if token in vocabulary])
+    first, last = ((names[role], vocabulary[names[role]]) for role in ("cls", "sep"))
+    tokenizer.post_processor = processors.BertProcessing(sep=last, cls=first)
+    return tokenizer
+
+
+def _content(token: Any) -> str:
+    """Special tokens stand in configurations as strings, or as dicts of their properties."""
+    return token["content"] if isinstance(token, Mapping) else token
+
+
+def _padding(tokenizer: tokenizers.Tokenizer, config: Mapping[str, Any]) -> tuple[int, str]:
+    """The padding token as the configuration names it, else as stored, else under any of its usual names."""
+    if config.get("pad_token"):
+        token = _content(config["pad_token"])
+        if (number := tokenizer.token_to_id(token)) is not None:
+            return number, token
+    if tokenizer.padding:
+        return tokenizer.padding["pad_id"], tokenizer.padding["pad_token"]
+    for name in ("[PAD]", "<pad>", "<|endoftext|>"):
+        if (number := tokenizer.token_to_id(name)) is not None:
+            return number, name
+    return 0, tokenizer.id_to_token(0) or "[PAD]"
 
 
 def pad_id(tokenizer: tokenizers.Tokenizer) -> int:
-    """The id of the padding token, under any of its usual names."""
-    for name in ("[PAD]", "<pad>", "<|endoftext|>"):
-        if (found := tokenizer.token_to_id(name)) is not None:
-            return found
-    return 0
+    """The id of the padding token of a tokenizer that `load` returned."""
+    return tokenizer.padding["pad_id"]
+
+
+def vocabulary_size(tokenizer: tokenizers.Tokenizer) -> int:
+    """How many rows a table of its pieces needs; ids may leave gaps."""
+    return max(tokenizer.get_vocab().values()) + 1
+
+
+def unknown_share(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> float:
+    """The share of the pieces of texts that the tokenizer does not know; 0 where it knows every byte."""
+    unknown = next((u for name in ("[UNK]", "<unk>") if (u := tokenizer.token_to_id(name)) is not None), None)
+    ids = [i for text in texts for i in tokenizer.encode(text, add_special_tokens=False).ids]
+    return ids.count(unknown) / max(len(ids), 1)
 
 
 def check_vocabulary(tokenizer: tokenizers.Tokenizer, texts: Iterable[str]) -> None:
     """Raises UserError where more than a fifth of the pieces of `texts` are unknown: the wrong tokenizer."""
-    unknown = next((u for name in ("[UNK]", "<unk>") if (u := tokenizer.token_to_id(name)) is not None), None)
-    if unknown is None:
-        return
-    ids = [i for encoding in tokenizer.encode_batch(list(texts)) for i in encoding.ids]
-    share = ids.count(unknown) / max(len(ids), 1)
-    if share > _MAX_UNKNOWN:
+    share = unknown_share(tokenizer, texts)
+    if share > MAX_UNKNOWN:
         raise UserError(
             f"the tokenizer knows too little of these reports: {share:.0%} of the pieces are unknown (limit "
-            f"{_MAX_UNKNOWN:.0%}); give one of their language, or leave --tokenizer out to train one"
+            f"{MAX_UNKNOWN:.0%}); give one of their language, or leave --tokenizer out to train one"
         )

@@ -22,6 +22,7 @@ class Encoded:
 
     pooled: float32[B, E]. present: bool[B]. items: float32[B, N, E], item_mask: bool[B, N]. tokens: [B, N, L, D],
     token_mask: bool[B, N, L]; positions: int32[B, N, L], which patch each token is, where only some were encoded.
+    updates: what encoding changed of the state, such as batch statistics; not by row.
     """
 
     pooled: Mapping[str, jax.Array]
@@ -31,6 +32,7 @@ class Encoded:
     tokens: Mapping[str, jax.Array] = field(default_factory=dict)
     token_mask: Mapping[str, jax.Array] = field(default_factory=dict)
     positions: Mapping[str, jax.Array] = field(default_factory=dict)
+    updates: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Method(Protocol):
@@ -38,14 +40,19 @@ class Method(Protocol):
     exactly and one method serves training, embedding, evaluation and export.
 
     Learnt parts of an objective (logit scale, decoder, prototypes) are parameters under "objectives" or a name of
-    their own; encoders are under "towers", so that one method can start from another's. What is updated otherwise
-    (teachers, queues, centres) is state.
+    their own; encoders are under "towers", so that one method can start from another's, and what LoRA adds to them is
+    under "lora". What is updated otherwise (teachers, queues, centres) is state; the running statistics of batch norms
+    are `{modality: tree}` under "batch_stats".
     """
 
     modalities: tuple[str, ...]
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, State]:
         """Fresh parameters and state; what a method centres at the start, it centres on `batch`."""
+
+    def centre(self, params: Params, state: State, batch: Batch, modalities: tuple[str, ...]) -> Params:
+        """Parameters with what is centred at the start centred again on `batch`, after these modalities' towers were
+        replaced."""
 
     def logical_axes(self, batch: Batch) -> Params:
         """The tree of `init`'s parameters with a PartitionSpec of logical names in each leaf."""

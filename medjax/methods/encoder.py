@@ -27,7 +27,7 @@ FOLDERS = {"best": "best", "last": "checkpoints", "untrained": "untrained"}
 
 @dataclass(frozen=True)
 class Encoder:
-    """Parameters with everything needed to embed raw inputs.
+    """Parameters and the method's state with everything needed to embed raw inputs.
 
     config: of the run, as plain dicts. manifest: of the data it was trained on. step: of the checkpoint, if it has
     one.
@@ -35,6 +35,7 @@ class Encoder:
 
     method: Method
     params: Any
+    state: Any
     transforms: Mapping[str, Transform]
     manifest: Manifest
     config: Mapping[str, Any]
@@ -43,11 +44,11 @@ class Encoder:
 
     @classmethod
     def create(
-        cls, method: Method, params: Any, transforms, manifest: Manifest, config, step: int | None = None
+        cls, method: Method, params: Any, state: Any, transforms, manifest: Manifest, config, step: int | None = None
     ) -> "Encoder":
-        """`dataclasses.replace(encoder, params=...)` shares what this one compiles."""
-        encode = jax.jit(lambda params, batch: method.encode(params, {}, batch.only_valid(), None, False))
-        return cls(method, params, transforms, manifest, config, step, encode)
+        """`dataclasses.replace(encoder, params=..., state=...)` shares what this one compiles."""
+        encode = jax.jit(lambda params, state, batch: method.encode(params, state, batch.only_valid(), None, False))
+        return cls(method, params, state, transforms, manifest, config, step, encode)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -79,7 +80,7 @@ class Encoder:
 
     def encode(self, batch: Batch) -> Encoded:
         """The embeddings of a preprocessed batch; modalities without an encoder are left out."""
-        return self._encode(self.params, batch.select(self.modalities))
+        return self._encode(self.params, self.state, batch.select(self.modalities))
 
     def embed(self, inputs: Mapping[str, Any], batch_size: int = 64) -> dict[str, np.ndarray]:
         """Embeds raw inputs.
@@ -154,7 +155,8 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> Encoder:
     method = make_method(config["method"], {m: t.spec() for m, t in transforms.items()})
     store, step = _find(workdir, checkpoint)
     params, _ = store.restore_params(step)
-    return Encoder.create(method, params, transforms, manifest, config, step)
+    state = store.restore_rest(step, "method")
+    return Encoder.create(method, params, state, transforms, manifest, config, step)
 
 
 def _find(workdir: Path, checkpoint: str) -> tuple[CheckpointStore, int]:

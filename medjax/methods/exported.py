@@ -13,7 +13,7 @@ import safetensors.numpy
 
 from medjax.config import build
 from medjax.convert import rules
-from medjax.convert.architecture import architecture, exported_part
+from medjax.convert.architecture import architecture, exported_tree, params_and_state
 from medjax.convert.tables import encoder_rules
 from medjax.data.batch import Batch, Items
 from medjax.data.manifest import Manifest
@@ -28,25 +28,39 @@ FORMAT = "medjax-export-1"
 WEIGHTS = "model.safetensors"
 
 
-def in_float32(encoder: Encoder) -> Encoder:
-    """The same encoder, computing in float32 throughout: what an export holds."""
-    options = encoder.config["method"]
-    towers = {m: t | {"dtype": "float32"} if "dtype" in t else t for m, t in options["towers"].items()}
-    if towers == options["towers"]:
-        return encoder
-    config = {**encoder.config, "method": {**options, "towers": towers}}
+def standalone(encoder: Encoder, merge: bool = True) -> Encoder:
+    """The same encoder as an export holds it: computing in float32 throughout, LoRA merged, every option of its towers
+    spelt out, so that nothing beside the export is needed to rebuild it.
+
+    merge: False keeps LoRA apart, for those who write it beside the base.
+    """
+    method, params = encoder.method, encoder.params
+    towers = {m: dataclasses.asdict(config) for m, config in tower_configs(method).items()}
+    towers = {m: c | {"dtype": "float32"} if "dtype" in c else c for m, c in towers.items()}
+    if merge:
+        params = method.towers.merged(params)
+    else:
+        towers = {m: c | _lora(method, m) for m, c in towers.items()}
+    config = {**encoder.config, "method": {**encoder.config["method"], "towers": towers}}
     method = make_method(config["method"], {m: t.spec() for m, t in encoder.transforms.items()})
-    return Encoder.create(method, encoder.params, encoder.transforms, encoder.manifest, config, encoder.step)
+    return Encoder.create(method, params, encoder.state, encoder.transforms, encoder.manifest, config, encoder.step)
+
+
+def _lora(method: Method, modality: str) -> dict[str, Any]:
+    lora = method.towers.lora.get(modality)
+    return {"lora": dataclasses.asdict(lora)} if lora else {}
 
 
 def torch_config(encoder: Encoder) -> dict[str, Any]:
     """The config.json of `medjax.torch.modeling`."""
-    heads = {}
-    if "heads" in encoder.params:
-        c = encoder.method.config
-        heads = {m: c.heads.get(m, c.head) for m in encoder.modalities}
+    method, tree = encoder.method, exported_tree(encoder.params, encoder.state)
+    heads, pooling = {}, {}
+    if "heads" in tree:
+        heads = {m: method.config.heads.get(m, method.config.head) for m in encoder.modalities}
+    if "pooling" in tree:
+        pooling = {m: pool.config for m, pool in method.pooling.modules.items()}
     specs = {m: encoder.transforms[m].spec() for m in encoder.modalities}
-    return architecture(_tower_configs(encoder.method), heads, encoder.params, specs)
+    return architecture(tower_configs(method), heads, pooling, tree, specs)
 
 
 def torch_state(encoder: Encoder, shapes: Mapping[str, Sequence[int]]) -> dict[str, np.ndarray]:
@@ -55,7 +69,7 @@ def torch_state(encoder: Encoder, shapes: Mapping[str, Sequence[int]]) -> dict[s
     Raises:
       UserError: names every weight that does not fit.
     """
-    return rules.to_torch(exported_part(encoder.params), _rules(encoder.method), shapes)
+    return rules.to_torch(exported_tree(encoder.params, encoder.state), _rules(encoder.method), shapes)
 
 
 def load_export(directory: str | Path) -> Encoder:
@@ -82,18 +96,21 @@ def load_export(directory: str | Path) -> Encoder:
         state = safetensors.numpy.load_file(directory / WEIGHTS)
     except (OSError, safetensors.SafetensorError) as error:
         raise UserError(f"{directory / WEIGHTS} cannot be read ({error}); export the run again") from None
-    wanted = exported_part(jax.eval_shape(method.init, jax.random.key(0), _example(transforms))[0])
-    shapes = {path: leaf.shape for path, leaf in rules.flatten(wanted).items()}
-    params = jax.device_put(rules.to_flax(state, _rules(method), shapes), jax.local_devices()[0])
-    return Encoder.create(method, params, transforms, manifest, config, about["checkpoint"]["step"])
+    params, stats = jax.eval_shape(method.init, jax.random.key(0), _example(transforms))
+    shapes = {path: leaf.shape for path, leaf in rules.flatten(exported_tree(params, stats)).items()}
+    tree = jax.device_put(rules.to_flax(state, _rules(method), shapes), jax.local_devices()[0])
+    return Encoder.create(
+        method, *params_and_state(tree), transforms, manifest, config, about["checkpoint"]["step"]
+    )
 
 
-def _tower_configs(method: Method) -> dict[str, Any]:
+def tower_configs(method: Method) -> dict[str, Any]:
+    """`{modality: config of its tower}`."""
     return {m: module.config for m, module in method.towers.modules.items()}
 
 
 def _rules(method: Method) -> tuple[rules.Rule, ...]:
-    return encoder_rules({m: config.name for m, config in _tower_configs(method).items()})
+    return encoder_rules({m: config.name for m, config in tower_configs(method).items()})
 
 
 def _example(transforms: Mapping[str, Any]) -> Batch:

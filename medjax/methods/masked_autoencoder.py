@@ -33,7 +33,8 @@ class MaskedAutoencoderConfig:
 
 @dataclass(frozen=True)
 class MaskedAutoencoder:
-    """See `medjax.methods.base.Method`. arXiv 2111.06377. Parameters: "towers", "decoders".
+    """See `medjax.methods.base.Method`. arXiv 2111.06377. Parameters: "towers", "lora" of those that are
+    adapted, "decoders".
 
     Without a key the whole input is encoded, and `pooled` is the encoder's own pooled feature.
     """
@@ -69,20 +70,24 @@ class MaskedAutoencoder:
         return self.towers.modules[modality].patchify(value)
 
     def _init(self, key: jax.Array, batch: Batch) -> Params:
-        towers, decoders = self.towers.init(key, batch), {}
+        (towers, _), decoders = self.towers.init(key, batch), {}
         for i, m in enumerate(self.modalities):
             patches = self._patches(m, batch.items[m])
-            tokens = self.towers.apply(unbox(towers), m, batch, None, False).tokens
+            tokens = self.towers.apply({"towers": unbox(towers)}, {}, m, batch, None, False)[0].patches
             n, length, dim = patches.shape
             visible = jnp.zeros((n, 1), jnp.int32)
             rng = jax.random.fold_in(key, 1000 + i)
             rows = jnp.arange(n)
             decoders[m] = self._decoder(dim).init(rng, tokens[:, :1], visible, length, rows)["params"]
-        return {"towers": towers, "decoders": decoders}
+        return {"towers": towers, **self.towers.init_lora(key, batch, towers), "decoders": decoders}
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, State]:
         """Fresh parameters; there is no state."""
         return unbox(self._init(key, batch)), {}
+
+    def centre(self, params: Params, state: State, batch: Batch, modalities: tuple[str, ...]) -> Params:
+        """Nothing is centred."""
+        return params
 
     def logical_axes(self, batch: Batch) -> Params:
         """See `Method`."""
@@ -96,14 +101,14 @@ class MaskedAutoencoder:
                 continue
             items = batch.items[m]
             if key is None:
-                features = self.towers.apply(params["towers"], m, batch, None, train)
-                visible = jnp.broadcast_to(jnp.arange(features.tokens.shape[1]), features.tokens.shape[:2])
+                features, _ = self.towers.apply(params, {}, m, batch, None, train)
+                visible = jnp.broadcast_to(jnp.arange(features.patches.shape[1]), features.patches.shape[:2])
             else:
                 mask_key, drop_key = jax.random.split(jax.random.fold_in(key, i))
                 visible = self._choose(mask_key, m, batch)
-                features = self.towers.apply(params["towers"], m, batch, drop_key, train, visible=visible)
+                features, _ = self.towers.apply(params, {}, m, batch, drop_key, train, visible=visible)
             pooled[m] = masked_mean(unflatten(features.pooled.astype(jnp.float32), items), items.mask)
-            tokens[m], positions[m] = unflatten(features.tokens, items), unflatten(visible, items)
+            tokens[m], positions[m] = unflatten(features.patches, items), unflatten(visible, items)
             masks[m] = jnp.broadcast_to(items.mask[..., None], positions[m].shape)
         present = {m: batch.items[m].present for m in pooled}
         return Encoded(pooled=pooled, present=present, tokens=tokens, token_mask=masks, positions=positions)

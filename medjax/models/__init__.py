@@ -1,4 +1,8 @@
-"""Encoders as Linen modules with one calling convention: `tower(value, rows, train) -> Features`."""
+"""Encoders as Linen modules with one calling convention: `tower(value, rows=None, train=False) -> Features`.
+
+rows: int32[b], the global row of each; randomness in training depends on it. Further arguments say what is real of the
+value: `lengths` of texts, `leads` of an ECG, `observed` of lab values.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,16 +12,26 @@ import flax.linen as nn
 from medjax.config import build
 from medjax.errors import UserError, check_choice
 from medjax.models.base import Features
-from medjax.models.bert import Bert, BertConfig
-from medjax.models.tabular import MlpConfig, TabularMlp
+from medjax.models.ecg import EcgTransformer, EcgVitConfig
+from medjax.models.resnet import EcgImageResNet, EcgResNet, ResNet, ResNetConfig
+from medjax.models.sizes import with_variant
+from medjax.models.tabular import LabsTransformer, LabsTransformerConfig, MlpConfig, TabularMlp
+from medjax.models.text import ClipTextConfig, RobertaConfig, SiglipTextConfig, TextTowerConfig, TextTransformer
 from medjax.models.vit import VisionTransformer, VitConfig
 
 # name -> (config, module, kind of modality it encodes)
 TOWERS: dict[str, tuple[type, type[nn.Module], str]] = {
     "vit": (VitConfig, VisionTransformer, "image"),
-    "ecg_vit": (VitConfig, VisionTransformer, "ecg"),
-    "bert": (BertConfig, Bert, "text"),
+    "resnet": (ResNetConfig, ResNet, "image"),
+    "resnet_ecg": (ResNetConfig, EcgResNet, "ecg"),
+    "resnet_ecg_image": (ResNetConfig, EcgImageResNet, "ecg"),
+    "ecg_vit": (EcgVitConfig, EcgTransformer, "ecg"),
+    "bert": (TextTowerConfig, TextTransformer, "text"),
+    "roberta": (RobertaConfig, TextTransformer, "text"),
+    "clip_text": (ClipTextConfig, TextTransformer, "text"),
+    "siglip_text": (SiglipTextConfig, TextTransformer, "text"),
     "mlp": (MlpConfig, TabularMlp, "labs"),
+    "labs_transformer": (LabsTransformerConfig, LabsTransformer, "labs"),
 }
 
 __all__ = ["TOWERS", "Features", "make_tower"]
@@ -42,7 +56,8 @@ def make_tower(modality: str, options: Mapping[str, Any], spec: Mapping[str, Any
         raise UserError(
             f"{where}.name={options['name']!r} encodes {kind}, and {modality} is {spec['kind']}; valid: {valid}"
         )
-    options = {k: options[k] for k in options}
+    options = with_variant(options["name"], options, where)
     if kind == "text":
-        options["vocab_size"] = spec["vocab_size"]
+        # A published table may have spare rows.
+        options["vocab_size"] = max(options.get("vocab_size", 0), spec["vocab_size"])
     return module(build(config_class, options, where))

@@ -6,7 +6,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from medjax.models.layers import Blocks, dense, embed_init
+from medjax.models.blocks import Blocks, BlocksConfig
+from medjax.models.layers import dense, embed_init, layer_norm
 from medjax.models.partitioning import named
 
 
@@ -35,6 +36,6 @@ class Decoder(nn.Module):
         full = full.at[jnp.arange(x.shape[0])[:, None], visible_bk].set(x)
         positions = self.param("positions", named(embed_init, None, "tokens", "embed"), (1, length, c.width))
         full = full + jnp.broadcast_to(positions, full.shape)
-        full = Blocks(c.depth, c.heads, name="blocks")(full, None, rows, False)
-        full = nn.LayerNorm(1e-6, name="norm")(full)
+        full = Blocks(BlocksConfig(c.width, c.depth, c.heads), name="blocks")(full, rows, False)
+        full = layer_norm(1e-6, "norm")(full)
         return dense(self.patch_dim, ("embed", "patch"), jnp.float32, "out")(full)

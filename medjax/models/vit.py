@@ -1,5 +1,6 @@
-"""Vision transformers over patches: of a picture, or of the time axis of an ECG (arXiv 2010.11929)."""
+"""Vision transformers (arXiv 2010.11929) for pictures, volumes and video, with one tree of parameters."""
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -10,78 +11,101 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError
 from medjax.models.base import Features
-from medjax.models.layers import Blocks, dense, embed_init, masked_mean, position_init
-from medjax.models.partitioning import constrain, named
+from medjax.models.layers import default_rows, dense
+from medjax.models.positions import resize_positions, sincos_positions
+from medjax.models.trunk import Trunk, TrunkConfig
 
 
 @dataclass(frozen=True)
-class VitConfig:
-    """patch: pixels a side, or time samples. width D, depth, heads H. pool: the class token or the mean of patches.
-    dtype: of the computation; parameters and norms are float32.
+class VitConfig(TrunkConfig):
+    """variant: a size by its published name, such as "B/16" (`medjax.models.sizes`); further options change it.
+
+    patch: pixels a side. frames: slices or frames of a patch; a picture, which has one, is repeated to fill it.
+    channels: of the patch embedding, 0 for those of the data; data of one channel are repeated to fill them. So
+    pictures [b, H, W, C], video [b, T, H, W, C] and volumes [b, T, H, W, 1] pass through the same weights.
+    positions: a learnt table, or fixed sines and cosines of each axis. grid: of the learnt table, () for that of the
+    first input; other grids take it interpolated, with `antialias` or without. depth_grid: rows of a second table for the axis of slices or frames,
+    whose positions are added to those of the plane; 0 where all inputs are pictures. patch_bias: of the embedding.
     """
 
     name: str = "vit"
+    variant: str = ""
     patch: int = 16
-    width: int = 384
-    depth: int = 12
-    heads: int = 6
-    mlp_ratio: float = 4.0
-    dropout: float = 0.0
-    pool: Literal["cls", "mean"] = "cls"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-
-    def __post_init__(self):
-        if self.width % self.heads:
-            raise UserError(f"a vit's width={self.width} must divide by its heads={self.heads}")
+    frames: int = 1
+    channels: int = 0
+    positions: Literal["learned", "sincos"] = "learned"
+    grid: tuple[int, ...] = ()
+    antialias: bool = False
+    depth_grid: int = 0
+    patch_bias: bool = True
 
 
-def image_patches(x_bhwc: jax.Array, patch: int) -> jax.Array:
-    """[b, L, patch * patch * C]: the patches of pictures, row by row; within a patch rows, columns, channels."""
-    height, width = x_bhwc.shape[1:3]
-    if height % patch or width % patch:
-        raise UserError(
-            f"a picture of {height}x{width} pixels does not divide into patches of {patch}; change size or patch"
-        )
-    return einops.rearrange(x_bhwc, "b (h p) (w q) c -> b (h w) (p q c)", p=patch, q=patch)
-
-
-def ecg_patches(x_bct: jax.Array, patch: int) -> jax.Array:
-    """[b, L, C * patch]: windows of all leads; within a window leads, then time."""
-    if x_bct.shape[2] % patch:
-        raise UserError(
-            f"an ECG of {x_bct.shape[2]} samples does not divide into patches of {patch}; change samples or patch"
-        )
-    return einops.rearrange(x_bct, "b c (l p) -> b l (c p)", p=patch)
-
-
-PATCHES = {"vit": image_patches, "ecg_vit": ecg_patches}
-
-
-class VisionTransformer(nn.Module):
-    """value: pictures [b, H, W, C] (name "vit") or ECGs [b, C, T] (name "ecg_vit")."""
+class VisionTransformer(Trunk):
+    """value: [b, H, W, C] or [b, T, H, W, C]; pictures count as one frame."""
 
     config: VitConfig
 
     def patchify(self, value: jax.Array) -> jax.Array:
-        """[b, L, P]: what one token sees, and a masked autoencoder restores."""
-        return PATCHES[self.config.name](value, self.config.patch)
+        """[b, L, P]: what one token sees, and a masked autoencoder restores; L runs over slices, rows, columns, P over
+        slices, rows, columns, channels."""
+        c = self.config
+        x = self._volume(value)
+        return einops.rearrange(
+            x, "b (t f) (h p) (w q) c -> b (t h w) (f p q c)", f=c.frames, p=c.patch, q=c.patch
+        )
+
+    def grid(self, value: jax.Array) -> tuple[int, int, int]:
+        """How many patches there are along slices, rows and columns."""
+        c, (_, t, h, w, _) = self.config, jax.eval_shape(self._volume, value).shape
+        return t // c.frames, h // c.patch, w // c.patch
+
+    def _volume(self, value: jax.Array) -> jax.Array:
+        c = self.config
+        x = value[:, None] if value.ndim == 4 else value
+        if x.ndim != 5:
+            raise UserError(f"a vit reads [b, H, W, C] or [b, T, H, W, C], got {list(value.shape)}")
+        t, height, width, channels = x.shape[1:]
+        if t == 1:
+            x = jnp.broadcast_to(x, (x.shape[0], c.frames, *x.shape[2:]))
+        elif t % c.frames:
+            raise UserError(f"{t} slices do not divide into patches of {c.frames}; pad them, or change frames")
+        if height % c.patch or width % c.patch:
+            raise UserError(
+                f"a picture of {height}x{width} pixels does not divide into patches of {c.patch}; change size or patch"
+            )
+        if c.channels and channels == 1:
+            x = jnp.broadcast_to(x, (*x.shape[:-1], c.channels))
+        elif c.channels and channels != c.channels:
+            raise UserError(f"the vit has weights for {c.channels} channels, and the picture has {channels}")
+        return x
 
     @nn.compact
-    def __call__(self, value: jax.Array, rows: jax.Array, train: bool, visible: jax.Array | None = None) -> Features:
+    def __call__(self, value: jax.Array, rows=None, train: bool = False, visible: jax.Array | None = None) -> Features:
         """visible: int32[b, K], the patches to encode (a masked autoencoder's); default all."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        patches = self.patchify(value).astype(dtype)
-        x = dense(c.width, ("patch", "embed"), dtype, "patch_embed")(patches)
-        positions = self.param("positions", named(position_init, None, "tokens", "embed"), (1, x.shape[1], c.width))
-        x = x + jnp.broadcast_to(positions.astype(dtype), x.shape)
-        if visible is not None:
-            x = jnp.take_along_axis(x, visible[..., None], axis=1)
-        if c.pool == "cls":
-            cls = self.param("cls", named(embed_init, None, None, "embed"), (1, 1, c.width))
-            x = jnp.concatenate([jnp.broadcast_to(cls.astype(dtype), (x.shape[0], 1, c.width)), x], axis=1)
-        x = constrain(x, "batch", "tokens", "embed")
-        x = Blocks(c.depth, c.heads, c.mlp_ratio, c.dropout, dtype=dtype, name="blocks")(x, None, rows, train)
-        x = nn.LayerNorm(1e-6, name="norm")(x)
-        tokens = x[:, 1:] if c.pool == "cls" else x
-        mask = jnp.ones(tokens.shape[:2], bool)
-        return Features(x[:, 0] if c.pool == "cls" else masked_mean(tokens, mask), tokens, mask)
+        x = dense(c.width, ("patch", "embed"), dtype, "patch_embed", c.patch_bias)(self.patchify(value).astype(dtype))
+        x = x + self._positions(self.grid(value)).astype(dtype)
+        return self.run(x, default_rows(rows, x.shape[0]), train, visible=visible)
+
+    def _positions(self, grid: tuple[int, int, int]) -> jax.Array:
+        """[1, L, D]"""
+        c, (t, h, w) = self.config, grid
+        if c.positions == "sincos":
+            return jnp.asarray(sincos_positions((h, w) if t == 1 else grid, c.width))[None]
+        table = self.table("positions", math.prod(c.grid or (h, w)))[0]
+        x = resize_positions(table, self._plane(table.shape[0], (h, w)), (h, w), c.antialias)[None]
+        if not c.depth_grid:
+            if t > 1:
+                raise UserError("the vit has positions for pictures only; set depth_grid for volumes and video")
+            return x
+        depth = resize_positions(self.table("depth_positions", c.depth_grid)[0], (c.depth_grid,), (t,))
+        return (depth[:, None] + x).reshape(1, t * h * w, c.width)
+
+    def _plane(self, length: int, grid: tuple[int, int]) -> tuple[int, ...]:
+        """Rows and columns of the table."""
+        if self.config.grid or length == math.prod(grid):
+            return self.config.grid or grid
+        side = math.isqrt(length)
+        if side * side != length:
+            raise UserError(f"the vit has {length} positions and the picture {grid[0]}x{grid[1]} patches; set grid")
+        return side, side

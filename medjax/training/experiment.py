@@ -58,7 +58,9 @@ class Sections:
 
 @dataclass(frozen=True)
 class Experiment:
-    """One stage of a recipe. `resolved` is what it was made from, as plain dicts."""
+    """One stage of a recipe. `resolved` is what it was made from, as plain dicts. pretrained: folders of weights that
+    towers start from, by modality, once `medjax.training.pretrained.settle` has made their options explicit.
+    """
 
     seed: int
     data: DataConfig
@@ -69,6 +71,7 @@ class Experiment:
     warm_start: WarmStart
     durations: dict[str, tuple[float, str]]
     resolved: dict[str, Any]
+    pretrained: dict[str, str] = field(default_factory=dict)
 
     def steps(self, examples: int) -> dict[str, int]:
         """Total, log_every, eval_every, checkpoint_every and warmup in steps, for a training split of so many

@@ -13,18 +13,20 @@ import jax
 from medjax.checkpoints import CheckpointStore
 from medjax.data import Batch, Dataset
 from medjax.errors import UserError
-from medjax.methods import make_method
+from medjax.methods import Method, make_method
 from medjax.methods.encoder import FOLDERS, load_run
 from medjax.models.partitioning import axis_rules
 from medjax.sharding import ACTIVATION_RULES, BATCH_AXES, describe, is_main, make_mesh, to_global
 from medjax.training.experiment import Experiment, stages
 from medjax.training.metrics import MetricWriter, Progress, start_logging
-from medjax.training.optimizer import make_optimizer, make_schedule
+from medjax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from medjax.training.pretrained import probe_tokenizer, published_weights, settle
 from medjax.training.rundir import describe_run
+from medjax.training.selection import frozen_names, parameter_names, rate_factors, roots
 from medjax.training.state import StateFactory, TrainState
 from medjax.training.step import make_train_step
 from medjax.training.validate import Validator
-from medjax.training.warm_start import take_parameters
+from medjax.training.warm_start import take_weights
 
 log = logging.getLogger("medjax")
 
@@ -38,14 +40,15 @@ def run(config: Any, workdir: Path, stop_at_step: int | None = None) -> None:
       UserError: anything wrong with the configuration, the data or the state of the workdir.
     """
     plan = stages(config)
-    for _, experiment in plan:  # fails before a device is touched
+    folders = [workdir / "stages" / name for name, _ in plan[:-1]] + [workdir]
+    plan = [settle(experiment, folder) for (_, experiment), folder in zip(plan, folders, strict=True)]
+    for experiment in plan:  # fails before a device is touched
         make_method(experiment.method, _specs(Dataset.open(experiment.data)))
     previous: Path | None = None
-    for name, experiment in plan[:-1]:
-        folder = workdir / "stages" / name
+    for experiment, folder in zip(plan[:-1], folders[:-1], strict=True):
         train(_following(experiment, previous), folder)
         previous = folder
-    train(_following(plan[-1][1], previous), workdir, stop_at_step)
+    train(_following(plan[-1], previous), workdir, stop_at_step)
 
 
 def _following(experiment: Experiment, previous: Path | None) -> Experiment:
@@ -76,9 +79,11 @@ class Trainer:
         self._method = make_method(experiment.method, _specs(dataset))
         self._steps = experiment.steps(dataset.manifest.splits["train"].examples)
         schedule = make_schedule(experiment.optimizer, self._steps["total"], self._steps["warmup"])
-        tx = make_optimizer(experiment.optimizer, schedule)
-        self._factory = StateFactory(self._method, tx, mesh, self._global(next(self._batches(0))))
-        self._step = make_train_step(self._method, tx, schedule, experiment.seed)
+        batch = self._global(next(self._batches(0)))
+        frozen, factors = _selected(experiment.optimizer, self._method, batch)
+        tx = make_optimizer(experiment.optimizer, schedule, factors)
+        self._factory = StateFactory(self._method, tx, mesh, batch, frozen)
+        self._step = make_train_step(self._method, tx, schedule, experiment.seed, frozen)
         self._validator = Validator(self._method, dataset, mesh, experiment)
         self._store = CheckpointStore(workdir / FOLDERS["last"], experiment.train.keep)
         self._best = CheckpointStore(workdir / FOLDERS["best"], keep=1)
@@ -168,7 +173,7 @@ class Trainer:
         value = self._validation[name] * (1 if name.endswith("loss") else -1)
         if math.isfinite(value) and (self._best_value is None or value < self._best_value):
             self._best_value = value
-            self._best.save(step, state.params, {"step": state.step}, self._meta(step))
+            self._best.save(step, state.params, state.for_evaluation(), self._meta(step))
 
     def _meta(self, step: int) -> dict[str, Any]:
         examples = step * self._experiment.data.batch_size
@@ -188,13 +193,41 @@ class Trainer:
         log.info(describe(self._factory.shardings[1], self._mesh))
         state = self._factory.fresh(self._experiment.seed)
         untrained = CheckpointStore(self._workdir / FOLDERS["untrained"], keep=1)
-        untrained.save(0, state.params, {"step": state.step}, {"step": 0})
+        untrained.save(0, state.params, state.for_evaluation(), {"step": 0})
         untrained.close()
+        probe_tokenizer(self._dataset)
+        if self._experiment.pretrained:
+            state = self._with_published_weights(state)
         warm = self._experiment.warm_start
         if warm.dir:
             source = load_run(warm.dir, "last")
-            state = replace(state, params=take_parameters(state.params, source.params, warm.include))
+            there = source.method.towers.merged(source.params), source.state
+            params, method = take_weights((state.params, state.method), there, warm.include)
+            state = replace(state, params=params, method=method)
         return state
+
+    def _with_published_weights(self, state: TrainState) -> TrainState:
+        folders = self._experiment.pretrained
+        *there, include = published_weights(folders, _specs(self._dataset))
+        params, method = take_weights((state.params, state.method), tuple(there), include, "pretrained")
+        log.info("pretrained: %s", ", ".join(f"{m} from {folder}" for m, folder in folders.items()))
+        centre = jax.jit(
+            lambda params, method, batch: self._method.centre(params, method, batch.only_valid(), tuple(folders)),
+            out_shardings=self._factory.shardings[0].params,
+            donate_argnums=0,
+        )
+        return replace(state, params=centre(params, method, self._factory.batch), method=method)
+
+
+def _selected(config: OptimizerConfig, method: Method, batch: Batch) -> tuple[frozenset[str], dict[str, float]]:
+    """The frozen parameters, and what the learning rates of the others are multiplied by, by path."""
+    if not config.selects:
+        return frozenset(), {}
+    names = parameter_names(jax.eval_shape(method.init, jax.random.key(0), batch)[0])
+    frozen = frozen_names(config.freeze, names)
+    if frozen:
+        log.info("frozen parameters: %s", roots(sorted(frozen)))
+    return frozen, rate_factors(config.lr_multipliers, config.layer_decay, names)
 
 
 def _check_devices(experiment: Experiment, mesh: jax.sharding.Mesh) -> None:

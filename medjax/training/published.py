@@ -23,13 +23,16 @@ def published_recipe(
     embed_dim: int,
     optimizer: dict[str, Any],
     head: dict[str, Any] | None = None,
+    variants: dict[str, dict[str, Any]] | None = None,
 ) -> ConfigDict:
     """A contrastive recipe from the hyperparameters of a paper.
 
     arg: of the command line: `epochs=N`, `batch=N`, and `tiny`, which keeps the objectives and shrinks all else to what
-    runs in a minute on a CPU core. The other arguments are sections or entries of the config.
+    runs in a minute on a CPU core. variants: further bare words of `arg` -> what they change in the config. The other
+    arguments are sections or entries of the config.
     """
-    args = parse_arg(arg, epochs=epochs, batch=batch_size, tiny=False)
+    variants = variants or {}
+    args = parse_arg(arg, epochs=epochs, batch=batch_size, tiny=False, **dict.fromkeys(variants, False))
     if args.tiny:
         towers = {m: t | {k: v for k, v in _TINY.items() if k in t} for m, t in towers.items()}
         modalities = {m: _shrunk(d) for m, d in modalities.items()}
@@ -47,6 +50,9 @@ def published_recipe(
         checkpoint_every_percent=5,
         best_metric="validation/loss",
     )
+    for name, changes in variants.items():
+        if args[name]:
+            config.update(changes)
     return with_defaults(config)
 
 

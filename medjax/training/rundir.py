@@ -2,14 +2,13 @@
 
 import importlib.metadata
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
 from medjax import __version__
 from medjax.data import Dataset
 from medjax.data import manifest as manifests
-from medjax.data.tokenizer import FOLDER as TOKENIZER
+from medjax.data import tokenizer as tok
 from medjax.errors import UserError
 from medjax.methods.encoder import CONFIG
 from medjax.training.experiment import Experiment
@@ -35,7 +34,8 @@ def describe_run(experiment: Experiment, workdir: Path, dataset: Dataset) -> Non
     workdir.mkdir(parents=True, exist_ok=True)
     dataset.manifest.save(workdir)
     if dataset.manifest.tokenizer:
-        shutil.copytree(dataset.directory / TOKENIZER, workdir / TOKENIZER, dirs_exist_ok=True)
+        brought = next((o["tokenizer"] for o in experiment.data.modalities.values() if o.get("tokenizer")), "")
+        tok.adopt(brought or dataset.directory / tok.FOLDER, workdir)
     versions = {"medjax": __version__, **{p: importlib.metadata.version(p) for p in _PACKAGES}}
     about = {"packages": versions, "data_manifest_sha256": dataset.manifest.digest()}
     (workdir / "versions.json").write_text(json.dumps(about, indent=1) + "\n")

@@ -13,6 +13,7 @@ from medjax.data.batch import Batch
 from medjax.methods import Method
 from medjax.sharding import parameter_shardings, replicated
 from medjax.sharding.rules import Placement
+from medjax.training.selection import trained
 
 
 @jax.tree_util.register_dataclass
@@ -28,18 +29,26 @@ class TrainState:
     skipped: jax.Array
 
     def without_params(self) -> dict[str, Any]:
-        """All the rest by name; checkpoints keep it apart, since evaluation needs the parameters alone."""
+        """All the rest by name, as checkpoints keep it."""
         return {f.name: getattr(self, f.name) for f in fields(self) if f.name != "params"}
+
+    def for_evaluation(self) -> dict[str, Any]:
+        """What of the rest evaluation needs, by name."""
+        return {"step": self.step, "method": self.method}
 
 
 @dataclass(frozen=True)
 class StateFactory:
-    """Makes a fresh TrainState, and knows the shapes and shardings of one. `batch` gives the shapes of the data."""
+    """Makes a fresh TrainState, and knows the shapes and shardings of one. `batch` gives the shapes of the data.
+
+    frozen: paths of parameters that are not trained, of which the optimizer keeps nothing.
+    """
 
     method: Method
     tx: optax.GradientTransformation
     mesh: Mesh
     batch: Batch
+    frozen: frozenset[str] = frozenset()
 
     def fresh(self, seed: int) -> TrainState:
         """Every leaf is made on the devices that hold it."""
@@ -49,7 +58,7 @@ class StateFactory:
     def _make(self, key: jax.Array, batch: Batch) -> TrainState:
         params, state = self.method.init(key, batch.only_valid())
         zero = jnp.int32(0)
-        return TrainState(zero, params, state, self.tx.init(params), zero, zero)
+        return TrainState(zero, params, state, self.tx.init(trained(params, self.frozen)), zero, zero)
 
     def abstract(self) -> TrainState:
         """Shapes, dtypes and shardings, for restoring."""
@@ -65,7 +74,11 @@ class StateFactory:
         everywhere = replicated(self.mesh)
         # Moments lie as their parameters do; counters are everywhere.
         optimizer = optax.tree_map_params(
-            self.tx, lambda _, s: s, shapes.optimizer, params, transform_non_params=lambda _: everywhere
+            self.tx,
+            lambda _, s: s,
+            shapes.optimizer,
+            trained(params, self.frozen),
+            transform_non_params=lambda _: everywhere,
         )
         method = jax.tree.map(lambda _: everywhere, shapes.method)
         return TrainState(everywhere, params, method, optimizer, everywhere, everywhere), table

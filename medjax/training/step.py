@@ -6,13 +6,24 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from medjax.config import merge
 from medjax.data.batch import Batch
 from medjax.methods import Encoded, Method
+from medjax.training.selection import trained
 from medjax.training.state import TrainState
 
 
-def make_train_step(method: Method, tx: optax.GradientTransformation, schedule: optax.Schedule, seed: int) -> Callable:
+def make_train_step(
+    method: Method,
+    tx: optax.GradientTransformation,
+    schedule: optax.Schedule,
+    seed: int,
+    frozen: frozenset[str] = frozenset(),
+) -> Callable:
     """`(state, batch) -> (state, metrics)`; all randomness comes from (seed, step, row).
+
+    frozen: paths of parameters that stay as they are; the loss is not differentiated by them, and the optimizer does
+    not know of them.
 
     A step whose loss or gradient is not finite leaves parameters, optimizer and method state untouched and is counted.
     """
@@ -20,16 +31,19 @@ def make_train_step(method: Method, tx: optax.GradientTransformation, schedule: 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         batch = batch.only_valid()
         encode_key, objective_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
+        free = trained(state.params, frozen)
 
-        def loss_of(params):
+        def loss_of(free):
+            params = merge(state.params, free)
             encoded = method.encode(params, state.method, batch, encode_key, True)
             loss, method_state = method.objective(encoded, params, state.method, batch, objective_key)
             return loss.mean(), (loss.metrics(), method_state)
 
-        (loss, (metrics, method_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
+        (loss, (metrics, method_state)), gradient = jax.value_and_grad(loss_of, has_aux=True)(free)
         norm = optax.global_norm(gradient)
-        updates, optimizer = tx.update(gradient, state.optimizer, state.params)
-        params, method_state = method.after_update(optax.apply_updates(state.params, updates), method_state)
+        updates, optimizer = tx.update(gradient, state.optimizer, free)
+        params = merge(state.params, optax.apply_updates(free, updates))
+        params, method_state = method.after_update(params, method_state)
 
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         keep = (params, method_state, optimizer), (state.params, state.method, state.optimizer)

@@ -34,7 +34,7 @@ class Validator:
         self._step = make_validation_step(self.method, self.experiment.seed)
         dataset = self.dataset
         self._encoder = Encoder.create(
-            self.method, None, dataset.transforms, dataset.manifest, self.experiment.resolved
+            self.method, None, None, dataset.transforms, dataset.manifest, self.experiment.resolved
         )
 
     def __call__(self, state: TrainState) -> dict[str, float]:
@@ -70,7 +70,7 @@ class Validator:
         out = {"validation/recall@10": float(np.mean(recalls))} if recalls else {}
         findings = self.dataset.manifest.findings
         if "text" in self.method.modalities and findings:
-            prompts = replace(self._encoder, params=state.params).embed_prompts(findings)
+            prompts = replace(self._encoder, params=state.params, state=state.method).embed_prompts(findings)
             macro = zero_shot(table, prompts, findings, scorer, replicates=0).macro
             out |= {} if macro is None else {"validation/macro_auroc": macro.value}
         return out

@@ -217,7 +217,7 @@ def test_masked_autoencoder_leaves_its_decoder_behind(phantom_run, inputs, tmp_p
     transforms = {"ecg": run.transforms["ecg"]}
     dataset = run.dataset(data["dir"])
     batch = next(dataset.evaluation("validation", 2))
-    encoder = Encoder.create(method, method.init(jax.random.key(0), batch)[0], transforms, run.manifest, config, 3)
+    encoder = Encoder.create(method, *method.init(jax.random.key(0), batch), transforms, run.manifest, config, 3)
     dataset = encoder.dataset(data["dir"])
     exporting.export_torch(encoder, dataset, tmp_path / "out", "last", 1e-5, 16, False)
     again = medjax.load(str(tmp_path / "out"))

@@ -17,7 +17,7 @@ CASES = {
     "bert": (
         dict(positions=6, **SMALL),
         {"kind": "text", "vocab_size": 11},
-        {"tokens": np.zeros((1, 4), np.int32), "length": np.ones(1, np.int32)},
+        {"tokens": np.zeros((1, 4), np.int32), "lengths": np.ones(1, np.int32)},
     ),
     "mlp": (
         dict(hidden=(8, 4)),

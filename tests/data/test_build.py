@@ -160,8 +160,9 @@ def test_lab_statistics_come_from_finite_training_values(tmp_path):
         for s, rows in values.items()
         for i, row in enumerate(rows)
     ]
-    statistics = build(given, tmp_path).modality("labs").statistics
-    low, high = np.percentile([1, 3, 5], (1, 99))
+    labs = build(given, tmp_path).modality("labs")
+    statistics, (low, *_, high) = labs.statistics, np.percentile([1, 3, 5], np.arange(1, 100))
+    np.testing.assert_allclose(labs.percentiles["a"], np.percentile([1, 3, 5], np.arange(1, 100)))
     clipped = np.clip([1, 3, 5], low, high)
     np.testing.assert_allclose(statistics["a"], (clipped.mean(), clipped.std(), low, high, 0.75))
     # +inf is an observation beyond the detection limit: observed, and no part of mean and spread.

@@ -122,6 +122,24 @@ def test_several_items_keep_their_order_and_surplus_ones_are_drawn_in_training(d
     assert len(drawn) == 6
 
 
+def test_sentences_of_a_report_are_items_and_leave_its_text_id_alone(dataset, phantom_dir):
+    text = {"text": dict(length=12, sentences=3)}
+    split = Dataset.open(DataConfig(dir=str(phantom_dir), modalities={**MODALITIES, **text}))
+    report = ["Left effusion.", "Raised crp;", "renal failure.", "regular sinus rhythm."]
+    record = {k: v for k, v in decode(dataset.source("test")[0]).items() if not k.startswith("text/")}
+    few, many = (encode({**record, "text/0": encode_text(" ".join(report[:n]))}) for n in (2, 4))
+    rows = examples(split, [few, many])
+    tokens = [dataset.transforms["text"].prepare(encode_text(s))["tokens"] for s in report]
+    items = [rows.row(i, None)["items"]["text"] for i in (0, 1)]
+    assert [x["mask"].tolist() for x in items] == [[True, True, False], [True] * 3]
+    np.testing.assert_array_equal(items[0]["value"]["tokens"][:2], tokens[:2])
+    np.testing.assert_array_equal(items[1]["value"]["tokens"], tokens[:3])
+    assert examples(split, [many], {"text": 4}).row(0, None)["items"]["text"]["mask"].all()
+    whole = examples(dataset, [many]).row(0, None)["ids"]["text"]
+    np.testing.assert_array_equal(rows.row(1, None)["ids"]["text"], whole)
+    assert structure(rows.placeholder()) == structure(rows.row(0, None))
+
+
 def test_equal_reports_have_equal_text_ids(dataset):
     record = decode(dataset.source("test")[0])
 

@@ -76,7 +76,7 @@ def test_tokens_are_projected_for_the_objectives_that_compare_them(batch):
     assert encoded.tokens["text"].shape == (6, 2, 5, 6)
     np.testing.assert_allclose(np.linalg.norm(encoded.tokens["image"], axis=-1), 1, atol=1e-5)
     np.testing.assert_array_equal(
-        np.asarray(encoded.token_mask["text"]).sum(axis=2), batch.items["text"].value["length"]
+        np.asarray(encoded.token_mask["text"]).sum(axis=2), batch.items["text"].value["lengths"]
     )
     loss, _ = method.objective(encoded, params, {}, batch, KEY)
     tokens = {

@@ -20,7 +20,7 @@ SPECS = {
     [
         ("image", {}, ["config.method.towers.image.name is required", "vit"]),
         ("image", {"name": "vti"}, ["vti", "did you mean 'vit'"]),
-        ("image", {"name": "bert"}, ["'bert' encodes text", "image is image", "valid: vit"]),
+        ("image", {"name": "bert"}, ["'bert' encodes text", "image is image", "valid: resnet, vit"]),
         ("text", {"name": "mlp"}, ["'mlp' encodes labs", "text is text", "valid: bert"]),
         ("image", {"name": "vit", "widht": 3}, ["config.method.towers.image.widht", "did you mean 'width'"]),
         ("image", {"name": "vit", "width": 10, "heads": 4}, ["width=10", "heads=4"]),
@@ -47,15 +47,15 @@ def test_every_parameter_of_the_transformers_carries_logical_names():
     values = {
         "image": (
             make_tower("image", {"name": "vit", "patch": 4, **small}, SPECS["image"]),
-            jax.numpy.zeros((1, 8, 8, 1)),
+            {"value": jax.numpy.zeros((1, 8, 8, 1))},
         ),
         "text": (
             make_tower("text", {"name": "bert", **small}, SPECS["text"]),
-            {"tokens": jax.numpy.zeros((1, 4), int), "length": jax.numpy.ones(1, int)},
+            {"tokens": jax.numpy.zeros((1, 4), int), "lengths": jax.numpy.ones(1, int)},
         ),
     }
     for module, value in values.values():
-        boxed = jax.eval_shape(lambda m=module, v=value: m.init(jax.random.key(0), v, jax.numpy.arange(1), False))
+        boxed = jax.eval_shape(lambda m=module, v=value: m.init(jax.random.key(0), **v))
         specs = logical_specs(boxed)
         for path, spec in jax.tree_util.tree_leaves_with_path(specs, is_leaf=lambda x: isinstance(x, jax.P)):
             if jax.tree_util.keystr(path).endswith("['kernel']"):

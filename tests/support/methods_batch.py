@@ -28,7 +28,7 @@ def make_batch(rng, rows: int = 6, items: int = 2, modalities=("image", "labs", 
         },
         "text": {
             "tokens": rng.integers(1, 30, (*n, 5)).astype(np.int32),
-            "length": rng.integers(2, 6, n).astype(np.int32),
+            "lengths": rng.integers(2, 6, n).astype(np.int32),
         },
     }
     masks = {m: rng.random(n) < 0.7 for m in modalities}

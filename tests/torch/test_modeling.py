@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from medjax.convert.architecture import FORMAT, architecture
+from medjax.convert.architecture import FORMAT, architecture, exported_tree
 from medjax.convert.rules import to_torch
 from medjax.convert.tables import encoder_rules
 from medjax.data.batch import Batch, Items
@@ -51,7 +51,7 @@ def _batch(rng, n=4, items=3):
         },
         "text": {
             "tokens": rng.integers(0, VOCABULARY, (n, items, LENGTH)).astype(np.int32),
-            "length": rng.integers(1, LENGTH + 1, (n, items)).astype(np.int32),
+            "lengths": rng.integers(1, LENGTH + 1, (n, items)).astype(np.int32),
         },
     }
     mask = rng.random((n, items)) < 0.6
@@ -69,13 +69,15 @@ def _both(options, rng, batch):
     """`(method, params, PyTorch encoder)` with the same random weights."""
     specs = {m: SPECS[m] for m in options["towers"]}
     method = make_method(options, specs)
-    params = _random(method.init(jax.random.key(0), batch)[0], rng)
-    params.pop("decoders", None)
+    params, state = method.init(jax.random.key(0), batch)
+    params, state = _random(params, rng), _random(state, rng)
     towers = {m: module.config for m, module in method.towers.modules.items()}
     heads = {m: method.config.heads[m] for m in params.get("heads", {})}
-    encoder = modeling.Encoder(architecture(towers, heads, params, specs), specs)
+    pooling = {m: pool.config for m, pool in method.pooling.modules.items()} if "pooling" in params else {}
+    tree = exported_tree(params, state)
+    encoder = modeling.Encoder(architecture(towers, heads, pooling, tree, specs), specs)
     shapes = {k: tuple(v.shape) for k, v in encoder.state_dict().items()}
-    state = to_torch(params, encoder_rules({m: c.name for m, c in towers.items()}), shapes)
+    state = to_torch(tree, encoder_rules({m: c.name for m, c in towers.items()}), shapes)
     encoder.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()})
     return method, params, encoder.eval()
 
@@ -102,7 +104,7 @@ def test_each_transformer_equals_flax(modality, pool, rng):
     options = dict(name="contrastive", towers=towers, heads=heads, embed_dim=6, objectives=dict(info_nce={}))
     towers["labs"], heads["labs"] = TOWERS["labs"], HEADS["labs"]
     method, params, encoder = _both(options, rng, batch)
-    features = method.towers.apply(params["towers"], modality, batch, None, False).pooled
+    features = method.towers.apply(params, {}, modality, batch, None, False)[0].pooled
     value = batch.items[modality].value
     flat = jax.tree.map(lambda x: torch.from_numpy(x.reshape(-1, *x.shape[2:])), value)
     found = encoder.towers[modality](flat).detach().numpy()
@@ -128,11 +130,11 @@ def test_masked_autoencoder_exports_pooled_features(rng):
 def test_padding_and_masked_items_change_nothing(full):
     *_, encoder, batch = full
     value, mask = batch.items["text"].value, batch.items["text"].mask
-    padding = np.arange(LENGTH) >= value["length"][..., None]
+    padding = np.arange(LENGTH) >= value["lengths"][..., None]
     other = np.where(padding | ~mask[..., None], (value["tokens"] + 1) % VOCABULARY, value["tokens"])
     assert (other != value["tokens"]).any()
     before = encoder.encode("text", value, mask).detach().numpy()
-    after = encoder.encode("text", {"tokens": other, "length": value["length"]}, mask).detach().numpy()
+    after = encoder.encode("text", {"tokens": other, "lengths": value["lengths"]}, mask).detach().numpy()
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 

@@ -1,6 +1,7 @@
 """The stand-alone preprocessing gives, bit for bit, what the training transforms give."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -23,6 +24,8 @@ PICTURES = {
     "colour": np.random.default_rng(2).integers(0, 256, (20, 20, 3), np.uint8),
 }
 LABS = LabsTransform(LabsConfig(), ("a", "b", "c"), (1.0, 2.0, 3.0), (0.5, 1.5, 0.1), (0.0, 0.0, 2.9), (2.0, 9.0, 3.1))
+PERCENTILES = tuple(tuple(np.sort(np.random.default_rng(i).gamma(2, size=99)).tolist()) for i in range(3))
+RANKED = replace(LABS, config=LabsConfig(scaling="percentile"), percentiles=PERCENTILES)
 
 
 def _assert_equal(transform, prepare, value, *extra):
@@ -69,8 +72,9 @@ def test_ecgs_longer_shorter_and_beyond_the_clip(samples, rng):
     [{"a": 1.2}, {"c": 3.0, "b": float("inf")}, {}, np.array([np.nan, -np.inf, 3.05]), [0.1, 100.0, 0.0]],
     ids=["one", "beyond a limit", "none", "array", "list"],
 )
-def test_lab_values_with_gaps_and_limits(value):
-    _assert_equal(LABS, modeling.prepare_labs, value)
+@pytest.mark.parametrize("transform", [LABS, RANKED], ids=["standard", "percentile"])
+def test_lab_values_with_gaps_and_limits(value, transform):
+    _assert_equal(transform, modeling.prepare_labs, value)
 
 
 @pytest.mark.parametrize("text", ["Heart of normal size.", "unheard-of wörds", "anaemia " * 60], ids=str.split)

@@ -10,6 +10,7 @@ from medjax.bin.cli import load_config
 from medjax.data import Dataset
 from medjax.methods import make_method
 from medjax.training.experiment import stages
+from medjax.training.selection import frozen_names, parameter_names
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 SYSTEMS = sorted(p.stem for p in CONFIGS.glob("*.py") if "published_recipe(" in p.read_text())
@@ -44,3 +45,20 @@ def test_tiny_keeps_the_objectives(system):
     for name, options in full.objectives.items():
         assert options.to_dict() | {"prototypes": 0} == tiny.objectives[name].to_dict() | {"prototypes": 0}
     assert tiny.towers.image.width < full.towers.image.width == 768
+
+
+def test_more_with_lora_trains_biases_and_low_rank_paths_of_the_text_encoder_alone(phantom_dir):
+    config = load_config(f"{CONFIGS / 'more'}.py:tiny,lora")
+    config.data.dir, config.data.modalities.image.size = str(phantom_dir), 32
+    ((_, experiment),) = stages(config)
+    dataset = Dataset.open(experiment.data)
+    method = make_method(experiment.method, {m: t.spec() for m, t in dataset.transforms.items()})
+    batch = next(dataset.train(0, 0, 16, 0, 1)).only_valid()
+    names = parameter_names(jax.eval_shape(method.init, jax.random.key(0), batch)[0])
+    frozen = frozen_names(experiment.optimizer.freeze, names)
+    assert {n.split("/")[1] for n in frozen} == {"text"}
+    text = {n for n in names if n.split("/")[1] == "text" and n not in frozen and not n.startswith("heads/")}
+    low = {n for n in text if n.startswith("lora/")}
+    path = "lora/text/blocks/block_0/attention"
+    assert low == {f"{path}/{layer}/{matrix}" for layer in ("query", "value") for matrix in "ab"}
+    assert text - low and all(n.endswith("/bias") for n in text - low)

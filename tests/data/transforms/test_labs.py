@@ -1,9 +1,12 @@
-"""Lab values are standardised by the training split; gaps are zero and marked."""
+"""Lab values are scaled by the training split; gaps are zero and marked."""
+
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from medjax.data.transforms.labs import LabsConfig, LabsTransform
+from medjax.data.manifest import Modality
+from medjax.data.transforms.labs import LabsConfig, LabsTransform, rank
 from medjax.errors import UserError
 
 NAMES = ("crp", "sodium", "urea")
@@ -63,3 +66,44 @@ def test_an_unknown_value_is_answered_with_the_nearest():
 def test_another_number_of_values_is_refused():
     with pytest.raises(UserError, match=r"must be \[3\], got \[2\]"):
         make().prepare(np.zeros(2, np.float32))
+
+
+def ranked(*columns, **options) -> LabsTransform:
+    """By the percentiles of training columns."""
+    names = tuple(f"test {i}" for i in range(len(columns)))
+    percentiles = {n: tuple(np.percentile(c, np.arange(1, 100)).tolist()) for n, c in zip(names, columns, strict=True)}
+    schema = Modality(
+        "labs", names, statistics=dict.fromkeys(names, (0.0, 1.0, 0.0, 1.0, 1.0)), percentiles=percentiles
+    )
+    return LabsTransform.create(LabsConfig(scaling="percentile", **options), schema, Path())
+
+
+def test_percentiles_of_training_values_are_uniform_whatever_their_distribution(rng):
+    train = np.exp(2 * rng.normal(size=2000)).astype(np.float32)
+    transform = ranked(train)
+    got = np.sort([transform.prepare(np.array([x]))["value"][0] for x in train])
+    # Ranks of the data themselves; the table ends one percent before either end.
+    np.testing.assert_allclose(got, np.linspace(0, 1, 2000) - 0.5, atol=0.011)
+    assert abs(got.mean()) < 1e-3
+
+
+def test_percentiles_follow_the_empirical_distribution_at_ties():
+    train = np.repeat([0.0, 1.0, 5.0], [400, 500, 100])
+    got = [rank(x, np.percentile(train, np.arange(1, 100))) for x in (0.0, 1.0, 5.0, -1.0, 7.0)]
+    np.testing.assert_allclose(got, [0.4, 0.9, 1.0, 0.0, 1.0], atol=0.011)
+    value = ranked(train).prepare(np.array([1.0]))["value"][0]
+    assert value == pytest.approx(0.9 - (0.4 * 0.4 + 0.5 * 0.9 + 0.1), abs=0.011)  # less the training mean
+
+
+def test_gaps_and_limits_by_percentile(rng):
+    a, b, c = rng.normal(size=(3, 500))
+    got = ranked(a, b, c).prepare(np.array([np.nan, np.inf, -np.inf], np.float32))
+    np.testing.assert_allclose(got["value"], [0.0, 0.49, -0.49], atol=1e-6)
+    np.testing.assert_array_equal(got["observed"], [0, 1, 1])
+
+
+def test_a_data_set_without_percentiles_is_refused_only_where_they_are_asked_for():
+    old = Modality("labs", ("crp",), statistics={"crp": (0.0, 1.0, 0.0, 1.0, 1.0)})
+    assert LabsTransform.create(LabsConfig(), old, Path()).prepare(np.zeros(1, np.float32))["observed"] == 1
+    with pytest.raises(UserError, match=r"percentiles that the data set lacks for crp; build it again"):
+        LabsTransform.create(LabsConfig(scaling="percentile"), old, Path())

@@ -5,7 +5,7 @@ import pytest
 
 from medjax.data import tokenizer
 from medjax.data.manifest import Modality
-from medjax.data.records import encode_text
+from medjax.data.records import decode_text, encode_text
 from medjax.data.transforms.text import TextConfig, TextTransform
 from medjax.errors import UserError
 
@@ -30,14 +30,14 @@ def finish(t, text, seed=None):
 
 
 def words(t, tokens) -> list[str]:
-    return [t.tokenizer.id_to_token(int(i)) for i in tokens["tokens"][: tokens["length"]]]
+    return [t.tokenizer.id_to_token(int(i)) for i in tokens["tokens"][: tokens["lengths"]]]
 
 
 def test_tokens_stand_between_their_marks_and_padding(make):
     t = make(length=12)
     got = finish(t, "Left effusion.")
     assert words(t, got) == ["[CLS]", "left", "effusion", ".", "[SEP]"]
-    assert got["length"] == 5 and got["tokens"].shape == (12,) and got["tokens"].dtype == np.int32
+    assert got["lengths"] == 5 and got["tokens"].shape == (12,) and got["tokens"].dtype == np.int32
     assert np.all(got["tokens"][5:] == t.spec()["pad_id"])
 
 
@@ -71,15 +71,35 @@ def test_leaving_sentences_out_keeps_their_order_and_at_least_one(make):
     assert alone == set(whole)
 
 
+def test_sentences_become_items_in_order(make):
+    t = make(length=64, sentences=3)
+    parts = t.split(encode_text(REPORT))
+    assert tuple(decode_text(p) for p in parts) == SENTENCES
+    assert t.items == 3 and t.spec()["sentences"] == 3
+    assert words(t, t.finish(t.prepare(parts[1]), None)) == ["[CLS]", "the", "heart", "is", "enlarged", ".", "[SEP]"]
+    whole = make(length=64)
+    assert [decode_text(p) for p in whole.split(encode_text(REPORT))] == [REPORT]
+    assert whole.items == 1
+
+
+@pytest.mark.parametrize("options", [dict(sentences=-1), dict(sentences=2, shuffle=True),
+                                     dict(sentences=2, sentence_drop=0.1)])  # fmt: skip
+def test_sentences_that_make_no_sense_are_refused(options):
+    with pytest.raises(UserError, match="sentences"):
+        TextConfig(**options)
+
+
 def test_an_absent_report_has_one_token_to_look_at(make):
     empty = make(length=12).empty()
-    assert empty["length"] == 1 and np.all(empty["tokens"] == 0)
+    assert empty["lengths"] == 1 and np.all(empty["tokens"] == 0)
 
 
 @pytest.mark.parametrize("text", ["", "   ", "\n\t"])
 def test_empty_text_is_refused(make, text):
     with pytest.raises(UserError, match="the text is empty"):
         make(length=12).prepare(encode_text(text))
+    (part,) = make(length=12, sentences=2).split(encode_text(text))
+    assert decode_text(part) == text  # left for `prepare` to refuse
 
 
 def test_what_is_no_string_is_refused(make):
@@ -96,4 +116,4 @@ def test_limits_stored_in_a_tokenizer_do_not_apply(make, directory, tmp_path):
     t = TextTransform.create(TextConfig(length=20), Modality("text"), tmp_path)
     got, expected = finish(t, REPORT), finish(make(length=20), REPORT)
     np.testing.assert_array_equal(got["tokens"], expected["tokens"])
-    assert got["length"] == expected["length"]
+    assert got["lengths"] == expected["lengths"]
