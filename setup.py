@@ -51,6 +51,8 @@ setup(
         "wandb": ["wandb"],
         # What medjax.bin.benchmark compares with; of open_clip only the file of losses is loaded.
         "benchmarks": ["torch>=2.4", "open_clip_torch>=3", "symile==0.1.0"],
+        # What parity tests compare with. Both ask for torchvision, which must be of the same build as PyTorch.
+        "parity": ["timm>=1.0.20; python_version < '3.12'", "open_clip_torch>=3; python_version < '3.12'"],
         "test": [
             *READERS,
             *NOTEBOOKS,

@@ -18,11 +18,13 @@ make_environment() {
     local uv=("$dir/bin/python" -m uv pip install --quiet --python "$dir/bin/python")
     # The CPU wheel of PyTorch is a tenth of the CUDA one: a local one, else that of its own index, else whatever there is.
     if [ ${#links[@]} -gt 0 ]; then
-      "${uv[@]}" "${links[@]}" "${what[@]}" && return
+      "${uv[@]}" "${links[@]}" --override "$root/launch/overrides.txt" "${what[@]}" && return
     fi
     "${uv[@]}" --torch-backend cpu "${what[@]}" && return
     echo "the CPU wheels of PyTorch cannot be reached; taking what PyPI has" >&2
     "${uv[@]}" "${what[@]}" && return
   fi
+  # pip cannot leave out torchvision; without what asks for it, the tests that compare with timm and open_clip skip.
+  what=(-c "$root/launch/constraints.txt" -e "$root[${extras/,parity/}]")
   "$dir/bin/python" -m pip install --quiet ${links[@]+"${links[@]}"} "${what[@]}"
 }

@@ -23,7 +23,7 @@ newer_python() {
 case "${1:-}" in
   --slow)
     shift
-    make_environment .venv test "${PYTHON:-python3}"
+    make_environment .venv test,parity "${PYTHON:-python3}"
     exec .venv/bin/python -m pytest -m slow "${workers[@]}" "$@"
     ;;
   --compat)
@@ -38,5 +38,5 @@ case "${1:-}" in
     exec .venv-compat/bin/python -m pytest -m "not slow and not end_to_end" "${workers[@]}" "$@"
     ;;
 esac
-make_environment .venv test "${PYTHON:-python3}"
+make_environment .venv test,parity "${PYTHON:-python3}"
 exec .venv/bin/python -m pytest -m "not slow" "${workers[@]}" "$@"

@@ -111,6 +111,11 @@ def _symile_package(arrays: list[np.ndarray]) -> Call:
     return _torch(arrays, lambda *inputs: loss(list(inputs[:-1]), inputs[-1]))
 
 
+def make(name: str, rows: int, modalities: int, width: int) -> Call:
+    """A contestant with its inputs."""
+    return CONTESTANTS[name](inputs(rows, modalities, width))
+
+
 CONTESTANTS: dict[str, Callable[[list[np.ndarray]], Call]] = {
     "medjax info_nce": partial(_medjax, name="info_nce"),
     "medjax sigmoid": partial(_medjax, name="sigmoid", bias=BIAS),

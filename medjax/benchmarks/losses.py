@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
+from medjax.benchmarks import contestants
 from medjax.benchmarks.process import Result, measure
 from medjax.errors import UserError, suggest
 
@@ -57,7 +59,7 @@ def compare(c: Comparison, report: Callable[[str], None] = lambda line: None) ->
     for side, name in (("ours", c.ours), ("theirs", c.theirs)):
         report(f"{c.name}: {name} ...")
         row[side] = {"contestant": name}
-        result = measure(name, c.rows, c.modalities, c.width, c.calls)
+        result = measure(partial(contestants.make, name, c.rows, c.modalities, c.width), c.calls)
         if isinstance(result, str):
             row[side]["missing"] = result
         else:

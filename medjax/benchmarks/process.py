@@ -6,10 +6,9 @@ import platform
 import resource
 import statistics
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
-
-from medjax.benchmarks.contestants import CONTESTANTS, inputs
 
 
 class Result(NamedTuple):
@@ -21,11 +20,14 @@ class Result(NamedTuple):
     loss: float
 
 
-def measure(name: str, rows: int, modalities: int, width: int, calls: int) -> Result | str:
-    """Runs a contestant of `CONTESTANTS` in a fresh process; a text says what it lacks."""
+def measure(make: Callable[[], Callable[[], float]], calls: int) -> Result | str:
+    """Runs what `make` makes, a function that returns its loss, in a fresh process; a text says what it lacks.
+
+    make: picklable, it imports what it needs itself.
+    """
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_serve, args=(theirs, name, rows, modalities, width, calls))
+    child = context.Process(target=_serve, args=(theirs, make, calls))
     child.start()
     theirs.close()
     try:
@@ -37,9 +39,9 @@ def measure(name: str, rows: int, modalities: int, width: int, calls: int) -> Re
     return Result(**answer) if isinstance(answer, dict) else answer
 
 
-def _serve(pipe, name: str, rows: int, modalities: int, width: int, calls: int) -> None:
+def _serve(pipe, make: Callable[[], Callable[[], float]], calls: int) -> None:
     try:
-        call = CONTESTANTS[name](inputs(rows, modalities, width))
+        call = make()
     except ModuleNotFoundError as error:
         pipe.send(f"{error.name} is not installed")
         return

@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from medjax.data.build import Options, build_dataset
 from medjax.data.sources import Phantom
-from medjax.errors import check_choice
+from medjax.errors import UserError, check_choice
 from medjax.evaluation.bootstrap import Interval, summarise
 from medjax.evaluation.embeddings import embed_batches
 from medjax.evaluation.retrieval import pairwise_retrieval
@@ -59,7 +59,7 @@ SWITCHES = (
     Switch("convirt", "lambda 0.75 | 0.5", _PAIR, {}, {"first_weight": 0.5}),
     Switch("convirt", "temperature fixed at 0.1 | learnt", _PAIR, {}, {"learn_scale": True}),
     Switch("gram", "gradient of both sides | released: one side a direction", _THREE, {}, {"stop_gradient": True}),
-    Switch("gram", "floor 1e-6 under the root | none", _THREE, {}, {"eps": 0.0}),
+    Switch("gram", "floor 1e-6 under the root | 1e-12", _THREE, {}, {"eps": 1e-12}),
     Switch("gram", "scale from 100, clamped there | free", _THREE, _CLAMPED, {**_CLAMPED, "max_scale": 0.0}),
     Switch(
         "symile", "mip_scale none, scale from 4 | sqrt_d_power", _THREE, {"scale": 4.0}, {"mip_scale": "sqrt_d_power"}
@@ -179,7 +179,9 @@ def measure(directory: Path, steps: int, switches: Iterable[Switch] = SWITCHES) 
 def _recipe(data: Path, switch: Switch, options: dict[str, Any], steps: int) -> ConfigDict:
     block = dict(width=48, depth=1, heads=4, pool="mean")
     modalities = dict(
-        image=dict(size=32), ecg=dict(samples=1000, gain=0.1), text=dict(length=72, sentences=switch.sentences)
+        image=dict(size=32),
+        ecg=dict(samples=1000, gain=0.1),
+        text=dict(length=24 if switch.sentences else 72, sentences=switch.sentences),
     )
     towers = dict(
         image=dict(name="vit", patch=8, **block),

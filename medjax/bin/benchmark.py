@@ -1,25 +1,29 @@
 """Measures medjax beside what users would pick instead: python -m medjax.bin.benchmark --suite=losses [--json];
-with --suite=switches, what every switch between a paper and its released code changes in a small training.
+with --suite=encoders, forward passes and training steps beside the same architecture in PyTorch; with
+--suite=switches, what every switch between a paper and its released code changes in a small training.
 
-Time is the median of a value-and-gradient, memory the largest resident set above its level before the first call, each
-contestant in a process of its own. Only ratios within one run compare: the figures themselves are of this machine, as
-busy as it is now.
+Time is the median of a call, of losses a value-and-gradient, memory the largest resident set above its level before
+the first call, each contestant in a process of its own. Only ratios within one run compare: the figures themselves are
+of this machine, as busy as it is now.
 """
 
 import json
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from absl import flags
 
-from medjax.benchmarks import losses, process, switches
+from medjax.benchmarks import encoders, losses, process, switches
 from medjax.bin import cli
 from medjax.errors import UserError, check_choice
 
-_SUITE = flags.DEFINE_string("suite", "losses", "What to measure: losses or switches.")
+_SUITE = flags.DEFINE_string("suite", "losses", "What to measure: losses, encoders or switches.")
 _ONLY = flags.DEFINE_list("only", [], "Names of comparisons; default: all of the suite.")
 _ROWS = flags.DEFINE_integer("rows", 0, "Batch size in place of each comparison's own.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Computation of --suite=encoders.")
+_CALLS = flags.DEFINE_integer("calls", 5, "Calls of each contestant of --suite=encoders, after one that compiles.")
 _WIDTH = flags.DEFINE_integer("width", 0, "Width of the embeddings in place of 512.")
 _STEPS = flags.DEFINE_integer("steps", 150, "Length of the trainings of --suite=switches.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
@@ -27,10 +31,10 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line
 
 def main() -> None:
     """Runs the suite and prints its table."""
-    check_choice("--suite", _SUITE.value, ("losses", "switches"))
-    if _ROWS.value < 0 or _WIDTH.value < 0 or _STEPS.value < 1:
-        raise UserError("--rows, --width and --steps must be positive")
-    rows = _losses() if _SUITE.value == "losses" else _switches()
+    check_choice("--suite", _SUITE.value, ("losses", "encoders", "switches"))
+    if _ROWS.value < 0 or _WIDTH.value < 0 or _STEPS.value < 1 or _CALLS.value < 1:
+        raise UserError("--rows, --width, --steps and --calls must be positive")
+    rows = {"losses": _losses, "encoders": _encoders, "switches": _switches}[_SUITE.value]()
     if _JSON.value:
         print(json.dumps({"machine": process.machine(), "suite": _SUITE.value, "rows": rows}))
 
@@ -42,6 +46,39 @@ def _losses() -> list[dict]:
     cli.print_table(
         ("objective", "size", "contestant", "seconds", "peak MB", "loss", "times faster", "memory ratio"),
         [line for row in rows for line in _lines(row)],
+    )
+    return rows
+
+
+def _encoders() -> list[dict]:
+    rows = []
+    for encoder in encoders.chosen(_ONLY.value, _ROWS.value or None):
+        report = partial(print, file=sys.stderr)
+        rows += encoders.compare(encoder, _DTYPE.value, _CALLS.value, report)
+    print(f"machine: {process.machine()}")
+    cli.print_table(
+        (
+            "encoder",
+            "batch",
+            "",
+            "medjax s",
+            "PyTorch s",
+            "times faster",
+            "of the matrix product's rate",
+            "loss differs",
+        ),
+        [
+            (
+                row["name"],
+                row["rows"],
+                f"{row['what']}, {row['dtype']}",
+                *(f"{row[s]['seconds']:.3f}" if "seconds" in row[s] else row[s]["missing"] for s in ("ours", "theirs")),
+                f"{row['times_faster']:.2f}" if "times_faster" in row else "",
+                f"{row['share']:.0%}" if "share" in row else "",
+                f"{row['loss_difference']:.0e}" if "loss_difference" in row else "",
+            )
+            for row in rows
+        ],
     )
     return rows
 

@@ -1,25 +1,41 @@
-"""Exports an encoder for PyTorch users: python -m medjax.bin.export --format=torch --workdir=RUN.
+"""Exports an encoder for PyTorch users: python -m medjax.bin.export --workdir=RUN [--format=...].
 
-Writes safetensors, configuration, preprocessing, a stand-alone modeling.py and a model card, and publishes them only
-if PyTorch gives the embeddings that JAX gives on real studies. `medjax.load` reads the folder back into JAX.
+--format=torch (default): all modalities, with heads and preprocessing, as safetensors, configuration and a stand-alone
+modeling.py. `medjax.torch.load` reads the folder without JAX, `medjax.load` reads it back into JAX.
+
+--format=huggingface: the tower of one --modality, which `transformers.AutoModel` loads together with its tokenizer or
+image processor, or an image and a text tower with their projections as CLIPModel or VisionTextDualEncoderModel.
+`medjax.convert.load_pretrained` reads it back.
+
+Either is published only if PyTorch computes what JAX computes on real studies, and holds a model card.
 """
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from medjax.bin import cli
 from medjax.bin.exporting import export_torch
+from medjax.bin.exporting_hub import Wanted, export_hub
 from medjax.errors import UserError
+from medjax.evaluation.bootstrap import Interval
 from medjax.methods.encoder import load_run
 
-_FORMAT = flags.DEFINE_enum("format", "torch", ["torch"], "What the export is for.")
+_FORMAT = flags.DEFINE_enum("format", "torch", ["torch", "huggingface"], "For whom: medjax.torch, or transformers.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or a step number.")
+_MODALITY = flags.DEFINE_list("modality", [], "Of huggingface: one, or an image and a text; default: all of the run.")
+_LORA = flags.DEFINE_enum("lora", "merge", ["merge", "separate"], "Low-rank weights: merged, or an adapter of peft.")
 _DATA = flags.DEFINE_string("data", "", "Data set to compare on; default: the one the run was trained on.")
-_OUTPUT = flags.DEFINE_string("output", "", "Folder to write; default: export/torch inside the workdir.")
-_TOLERANCE = flags.DEFINE_float("tolerance", 1e-5, "Largest absolute difference of embeddings that is let pass.")
+_OUTPUT = flags.DEFINE_string("output", "", "Folder to write; default: export/FORMAT inside the workdir.")
+_TOLERANCE = flags.DEFINE_float(
+    "tolerance", None, "Largest absolute difference that is let pass; default: 1e-5 of embeddings, 2e-5 of features."
+)
 _EXAMPLES = flags.DEFINE_integer("examples", 64, "Studies to compare on.")
+_LICENSE = flags.DEFINE_string("license", "", "Licence of the weights for the model card, as Hugging Face names it.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export at the same place.")
 
 
@@ -27,16 +43,46 @@ def main() -> None:
     """Exports, and says how well both sides agree."""
     if not _WORKDIR.value:
         raise UserError("pass --workdir, the folder of a run")
+    hub = _FORMAT.value == "huggingface"
+    if not hub and (_MODALITY.value or _LORA.value != "merge"):
+        raise UserError("--modality and --lora=separate go with --format=huggingface")
     encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
     dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "export" / _FORMAT.value
-    found = export_torch(
-        encoder, dataset, output, _CHECKPOINT.value, _TOLERANCE.value, _EXAMPLES.value, _OVERWRITE.value
-    )
+    tolerance = _TOLERANCE.value if _TOLERANCE.value is not None else 2e-5 if hub else 1e-5
+    extra = {"metrics": list(_metrics(Path(_WORKDIR.value), encoder.step)), "license": _LICENSE.value or None}
+    options = (encoder, dataset, output, _CHECKPOINT.value, tolerance, _EXAMPLES.value, _OVERWRITE.value, extra)
+    wanted = Wanted(_MODALITY.value, _LORA.value == "separate")
+    found = export_hub(*options, wanted) if hub else export_torch(*options)
     print(
         f"max_abs_difference {found.max_abs_difference:.2e} over {found.examples} studies and {found.raw_inputs} raw "
         f"inputs\nexport: {output}"
     )
+
+
+def _metrics(workdir: Path, step: int | None) -> Iterator[dict[str, str]]:
+    """What the evaluations in the run measured of this checkpoint."""
+    for path in sorted(workdir.glob("evaluation/*/results.json")):
+        results = json.loads(path.read_text())
+        if results["checkpoint"]["step"] != step:
+            continue
+        data = results["data"]
+        on = f"{data['examples']} studies of {data['name']}, {data['split']} split"
+        for name, values in _values(results):
+            yield {"name": name, "value": str(Interval.of(values)), "on": on}
+
+
+def _values(results: dict[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
+    if macro := results.get("zero_shot", {}).get("macro_auroc"):
+        yield "zero-shot macro AUROC", macro
+    for pair, found in {**results.get("retrieval", {}), **results.get("joint_retrieval", {})}.items():
+        yield (
+            f"{pair.replace('_to_', ' to ')} recall@10 (chance {found['chance']['recall@10']:.3f})",
+            found["recall@10"],
+        )
+    for m, found in results.get("probe", {}).items():
+        if found["trained"]["macro_auroc"]:
+            yield f"linear probe of {m}, macro AUROC", found["trained"]["macro_auroc"]
 
 
 def run() -> None:

@@ -14,9 +14,7 @@ _OURS = ("dtype", "scan", "remat", "attention", "drop_path", "drop_key", "drop_k
 def exported_tree(params: Mapping[str, Any], state: Mapping[str, Any]) -> dict[str, Any]:
     """`{"towers": {modality: variables}, "heads": ..., "pooling": ..., "objectives": ...}`, what an export holds."""
     stats = state.get("batch_stats", {})
-    towers = {
-        m: {"params": p} | ({"batch_stats": stats[m]} if m in stats else {}) for m, p in params["towers"].items()
-    }
+    towers = {m: {"params": p} | ({"batch_stats": stats[m]} if m in stats else {}) for m, p in params["towers"].items()}
     return {"towers": towers} | {k: params[k] for k in _PARTS if k in params}
 
 

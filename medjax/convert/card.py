@@ -1,6 +1,6 @@
 """The model card of an export: what it is, what it was trained on, how to load it, and what it is not for."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # Objectives whose loss sees no label of the data set.
@@ -13,10 +13,13 @@ _INPUTS = {
 }
 
 
-def model_card(about: Mapping[str, Any], config: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> str:
+def model_card(
+    about: Mapping[str, Any], config: Mapping[str, Any], preprocessing: Mapping[str, Any], loading: str = ""
+) -> str:
     """Markdown.
 
-    about: medjax_export.json. config, preprocessing: the files of these names.
+    about: medjax_export.json. config, preprocessing: the files of these names, of an export for `medjax.torch`.
+    loading: the section that says how to load the folder; default for `medjax.torch`.
     """
     data, check = about["data"], about["verification"]
     objectives = _objectives(about["method"])
@@ -29,9 +32,11 @@ def model_card(about: Mapping[str, Any], config: Mapping[str, Any], preprocessin
     )
     sensitive = "The data are marked sensitive: ask who is responsible for them before passing this on. "
     sensitive = sensitive if data["sensitive"] else ""
+    library = "transformers" if loading else "medjax"
+    licence = f"license: {about['license']}\n" if about.get("license") else ""
     return f"""---
-library_name: medjax
-tags: [medical, multimodal, embeddings]
+library_name: {library}
+{licence}tags: [medical, multimodal, embeddings]
 ---
 
 # medjax encoder of {names}
@@ -40,31 +45,27 @@ tags: [medical, multimodal, embeddings]
 |---|---|
 | data | {data["name"]}{synthetic} |
 | licence of the data | {data["licence"]} |
+| licence of the weights | {about.get("license") or "not declared"} |
 | method | {about["method"]["name"]}; objectives: {", ".join(objectives)} |
+| started from | {_started(about.get("pretrained"))} |
 | trained | {about["checkpoint"]["step"]} steps, {about["examples_seen"]} examples seen, \
 of {data["training_examples"]} studies{_choice(about["checkpoint"])} |
 | embedding | E = {config["embed_dim"] or "see config.json"}, {_length(config)} |
-| made by | medjax {about["medjax"]} |
+| made by | medjax {about["medjax"]}{f", commit {about['commit']}" if about.get("commit") else ""} |
 
 {_table(config, preprocessing)}
 
 ## Loading
 
-In this folder, with `pip install torch safetensors numpy{_packages(preprocessing)}` and nothing else:
+{loading or _loading(preprocessing)}
 
-```python
-from modeling import Encoder
-encoder = Encoder.from_pretrained(".")
-{_examples(preprocessing)}
-```
+## Measured
 
-`encoder.encode(modality, value, mask)` takes preprocessed arrays, also several items of a study, and has gradients;
-`encoder.logit_scales` are the learnt multipliers. With medjax installed, `medjax.torch.load(folder)` is the same, and
-`medjax.load(folder)` gives it back in JAX.
+{_metrics(about.get("metrics"))}
 
 ## Agreement
 
-The largest absolute difference from the embeddings that JAX computes in float32 was
+The largest absolute difference from the {"features" if loading else "embeddings"} that JAX computes in float32 was
 **{check["max_abs_difference"]:.1e}** (limit {check["tolerance"]:.0e}), over {check["examples"]} studies from
 preprocessed arrays, absent modalities among them, and {check["raw_inputs"]} raw inputs through the preprocessing.
 Weights are float32. An encoder trained with bfloat16 computes in float32 here, and may differ from the training run by
@@ -78,6 +79,31 @@ only; evaluate it, with intervals and by patient, on data like yours before trus
 
 {labels} {sensitive}The licence of the data may bind what may be done with the weights.
 """
+
+
+def _loading(preprocessing: Mapping[str, Any]) -> str:
+    return f"""In this folder, with `pip install torch safetensors numpy{_packages(preprocessing)}` and nothing else:
+
+```python
+from modeling import Encoder
+encoder = Encoder.from_pretrained(".")
+{_examples(preprocessing)}
+```
+
+`encoder.encode(modality, value, mask)` takes preprocessed arrays, also several items of a study, and has gradients;
+`encoder.features(modality, value)` gives tokens and pooled features; `encoder.logit_scales` are the learnt multipliers.
+With medjax installed, `medjax.torch.load(folder)` is the same, and `medjax.load(folder)` gives it back in JAX."""
+
+
+def _metrics(metrics: Sequence[Mapping[str, Any]] | None) -> str:
+    if not metrics:
+        return "Nothing: the run held no evaluation of this checkpoint when it was exported."
+    rows = [f"| {x['name']} | {x['value']} | {x['on']} |" for x in metrics]
+    return "\n".join(["| what | value, 95 % interval | on |", "|---|---|---|", *rows])
+
+
+def _started(pretrained: Mapping[str, str] | None) -> str:
+    return ", ".join(f"{m}: {name}" for m, name in (pretrained or {}).items()) or "random weights, or another run"
 
 
 def _choice(checkpoint: Mapping[str, Any]) -> str:

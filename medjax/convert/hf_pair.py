@@ -4,8 +4,9 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from medjax.convert.forms import Scalar
 from medjax.convert.layout import Layout
-from medjax.convert.rules import Rule, Scalar, linear
+from medjax.convert.rules import Rule, linear
 from medjax.models.pair import PairConfig
 
 
@@ -28,7 +29,8 @@ def pair_layout(
     for name, layout, prefix in zip(("image", "text"), (image, text), prefixes, strict=True):
         for rule in layout.rules:
             paths = tuple(_within(path, name) for path in rule.paths)
-            rules.append(Rule(paths if len(paths) > 1 else paths[0], f"{prefix}.{rule.torch}" if prefix else rule.torch, rule.form))
+            key = f"{prefix}.{rule.torch}" if prefix else rule.torch
+            rules.append(Rule(paths if len(paths) > 1 else paths[0], key, rule.form))
     return PairLayout(image, text, config, (*rules, *more), (r".*position_ids",))
 
 

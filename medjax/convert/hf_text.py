@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from medjax.convert.hf_vision import CLIP, PAIR_IGNORED, activation
+from medjax.convert.hf_vision import CLIP, PAIR_IGNORED, activation, name_of_activation
 from medjax.convert.layout import Layout
 from medjax.convert.rules import Rule, linear, norm
 from medjax.convert.transformer import block_rules
@@ -93,3 +93,37 @@ def siglip_text(json: Mapping[str, Any], keys: Collection[str]) -> Layout:
     width = json.get("projection_size") or json["hidden_size"]
     config = SiglipTextConfig(**_common(json), positions=json["max_position_embeddings"], pooler_width=width)
     return _clip_like(config, *linear("params/pooler", "head"))
+
+
+def _json(c: TextTowerConfig, ids: Mapping[str, int], **more: Any) -> dict[str, Any]:
+    """What all have in common. ids: of "pad", "bos" and "eos"."""
+    return dict(
+        vocab_size=c.vocab_size,
+        hidden_size=c.width,
+        num_hidden_layers=c.depth,
+        num_attention_heads=c.heads,
+        intermediate_size=c.mlp_hidden,
+        max_position_embeddings=c.positions + c.position_offset,
+        hidden_act=name_of_activation(c.activation),
+        layer_norm_eps=c.epsilon,
+        **{f"{name}_token_id": i for name, i in ids.items()},
+        **more,
+    )
+
+
+def bert_json(c: TextTowerConfig, ids: Mapping[str, int]) -> dict[str, Any]:
+    """The config.json of `BertModel`, or with an offset of positions of `RobertaModel`, that comes nearest; reading it
+    back shows what differs."""
+    return _json(
+        c,
+        ids,
+        model_type="roberta" if c.position_offset else "bert",
+        type_vocab_size=max(c.types, 1),
+        hidden_dropout_prob=c.dropout,
+        attention_probs_dropout_prob=0.0,
+    )
+
+
+def clip_text_json(c: TextTowerConfig, ids: Mapping[str, int]) -> dict[str, Any]:
+    """Of `CLIPTextModel`."""
+    return _json(c, ids, model_type="clip_text_model")

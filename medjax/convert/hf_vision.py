@@ -3,16 +3,20 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from medjax.convert.forms import Patches, Rows, Same
 from medjax.convert.layout import Layout
-from medjax.convert.rules import Patches, Rows, Rule, Same, linear, norm
+from medjax.convert.rules import Rule, linear, norm
 from medjax.convert.transformer import attention_rules, block_rules, mlp_rules
 from medjax.errors import UserError
 from medjax.models.vit import VitConfig
 
 # Hugging Face's name of an activation -> ours.
-ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu"} | {
-    "relu": "relu"
-}
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+} | {"relu": "relu"}
 _BERT_ATTENTION = {f"attention/{x}": f"attention.attention.{x}" for x in ("query", "key", "value")} | {
     "attention/out": "attention.output.dense"
 }
@@ -187,3 +191,51 @@ def siglip_vision(json: Mapping[str, Any], keys: Collection[str]) -> Layout:
         *(head if config.pool == "attention" else ()),
     )
     return Layout("vit", config, rules, PAIR_IGNORED)
+
+
+def _json(c: VitConfig, **more: Any) -> dict[str, Any]:
+    """What all have in common; grid and channels must be set."""
+    height, width = (side * c.patch for side in c.grid)
+    return dict(
+        image_size=height if height == width else [height, width],
+        patch_size=c.patch,
+        num_channels=c.channels,
+        hidden_size=c.width,
+        num_hidden_layers=c.depth,
+        num_attention_heads=c.heads,
+        intermediate_size=c.mlp_hidden,
+        hidden_act=name_of_activation(c.activation),
+        layer_norm_eps=c.epsilon,
+        **more,
+    )
+
+
+def name_of_activation(name: str) -> str:
+    """The inverse of `activation`."""
+    return next(theirs for theirs, ours in ACTIVATIONS.items() if ours == name)
+
+
+def vit_json(c: VitConfig) -> dict[str, Any]:
+    """The config.json of `ViTModel` that comes nearest; reading it back shows what differs."""
+    return _json(c, model_type="vit", qkv_bias=c.qkv_bias)
+
+
+def dinov2_json(c: VitConfig) -> dict[str, Any]:
+    """Of `Dinov2Model`, or with registers of `Dinov2WithRegistersModel`."""
+    if c.swiglu:
+        ratios = (r for r in range(1, 33) if (int(int(c.width * r) * 2 / 3) + 7) // 8 * 8 == c.mlp_hidden)
+    else:
+        ratios = iter((c.mlp_hidden // c.width,))
+    json = _json(c, model_type="dinov2_with_registers" if c.registers else "dinov2", qkv_bias=c.qkv_bias)
+    json |= {"mlp_ratio": next(ratios, 4), "use_swiglu_ffn": c.swiglu, "layerscale_value": c.layer_scale or 1.0}
+    return json | ({"num_register_tokens": c.registers} if c.registers else {"use_mask_token": c.mask_token})
+
+
+def clip_vision_json(c: VitConfig) -> dict[str, Any]:
+    """Of `CLIPVisionModel`."""
+    return _json(c, model_type="clip_vision_model")
+
+
+def siglip_vision_json(c: VitConfig) -> dict[str, Any]:
+    """Of `SiglipVisionModel`, without its head unless features are pooled by attention."""
+    return _json(c, model_type="siglip_vision_model", vision_use_head=c.pool == "attention")

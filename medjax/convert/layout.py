@@ -6,7 +6,6 @@ from typing import Any
 from medjax.convert.rules import Rule
 
 
-
 @dataclass(frozen=True)
 class Layout:
     """tower: name in `medjax.models.TOWERS`. config: of the tower. rules: paths of the whole variables dict, from

@@ -15,9 +15,10 @@ import numpy as np
 
 from medjax.convert import hf_text, timm
 from medjax.convert.files import read_json
+from medjax.convert.forms import Patches, Rows, Same, Scalar
 from medjax.convert.hf_pair import PairLayout, pair_layout
 from medjax.convert.layout import Layout
-from medjax.convert.rules import Patches, Rows, Rule, Same, Scalar, linear, norm
+from medjax.convert.rules import Rule, linear, norm
 from medjax.convert.transformer import block_rules, depth_of
 from medjax.errors import UserError
 from medjax.models.pair import PairConfig
@@ -55,6 +56,8 @@ def find(directory: Path, state: dict[str, np.ndarray], part: str | None) -> tup
     config = read_json(directory / CONFIG).get("model_cfg")
     if not isinstance(config, Mapping):
         raise UserError(f"{directory / CONFIG} has no model_cfg; copy the file again")
+    # What its training code saves from several devices.
+    state = {key.removeprefix("module."): x for key, x in state.items()}
     beside = directory / "config.json"
     shapes = {key: x.shape for key, x in state.items()}
     image, image_prefix = _image(config, shapes)
@@ -206,7 +209,9 @@ def _own_text(config: Mapping[str, Any], options: Mapping[str, Any], shapes: Sha
 def _hf_text(options: Mapping[str, Any], shapes: Shapes, beside: Mapping[str, Any]) -> Layout:
     words, types = (shapes.get(f"embeddings.{x}_embeddings.weight") for x in ("word", "token_type"))
     if words is None or types is None:
-        raise UserError(f"open_clip's hf_model_name={options['hf_model_name']!r} is no BERT or RoBERTa; only they can be read")
+        raise UserError(
+            f"open_clip's hf_model_name={options['hf_model_name']!r} is no BERT or RoBERTa; only they can be read"
+        )
     read_off = {
         "model_type": "roberta" if types[0] == 1 else "bert",
         "vocab_size": words[0],
@@ -217,7 +222,9 @@ def _hf_text(options: Mapping[str, Any], shapes: Shapes, beside: Mapping[str, An
         "max_position_embeddings": shapes["embeddings.position_embeddings.weight"][0],
         "type_vocab_size": types[0],
     }
-    layout = hf_text.bert(beside if beside.get("model_type") in ("bert", "roberta", "xlm-roberta") else read_off, shapes)
+    layout = hf_text.bert(
+        beside if beside.get("model_type") in ("bert", "roberta", "xlm-roberta") else read_off, shapes
+    )
     # open_clip's default in CLIPTextCfg; null stands for that of the architecture.
     name = options.get("hf_pooler_type", "mean_pooler") or ("cls_pooler" if layout.tower == "bert" else "mean_pooler")
     if name not in _HF_POOLS:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from medjax.convert.forms import CONV_2D
 from medjax.convert.layout import Layout
-from medjax.convert.rules import CONV_2D, Rule
+from medjax.convert.rules import Rule
 from medjax.errors import UserError
 from medjax.models.resnet import ResNetConfig
 

@@ -5,8 +5,9 @@ Paths are those of an exported tree, "towers/<modality>/params/..." and "towers/
 
 from collections.abc import Mapping
 
+from medjax.convert.forms import CONV_1D, CONV_2D, Form
 from medjax.convert.resnet import Counter
-from medjax.convert.rules import CONV_1D, CONV_2D, Form, Rule, linear, norm, under
+from medjax.convert.rules import Rule, linear, norm, under
 
 _ATTENTION = (
     *(rule for name in ("query", "key", "value", "out") for rule in linear(name, name)),

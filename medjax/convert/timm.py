@@ -8,9 +8,12 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
+from medjax.convert.forms import Patches, Rows
 from medjax.convert.layout import Layout
 from medjax.convert.resnet import TORCHVISION, options_of_shapes
-from medjax.convert.rules import Patches, Rows, Rule, joined, linear, norm
+from medjax.convert.rules import Rule, joined, linear, norm
 from medjax.convert.transformer import block_rules, depth_of
 from medjax.errors import UserError
 from medjax.models.resnet import ResNetConfig
@@ -30,6 +33,7 @@ _NAMES = {
     "scale_attention": "ls1.gamma",
     "scale_mlp": "ls2.gamma",
 }
+_MARKS = ("patch_embed.proj.weight", "pos_embed", "blocks.0.mlp.fc2.weight")
 _PACKED = {"mlp/gate_up": ("mlp.fc1.weight", "mlp.fc1.bias")}
 _SPLIT = {"mlp/gate": "mlp.fc1_g", "mlp/up": "mlp.fc1_x"}
 _POOLS = {"token": "cls", "avg": "mean", "map": "attention"}
@@ -43,6 +47,15 @@ _RESNET = r"(tv_|gluon_)?resnet\d+"
 _TANH = r"patch32_siglip|large_patch16_siglip_(gap_)?512|so400m_patch16_siglip|giantopt"
 # Arguments that change the arithmetic in ways which we do not have, or cannot read off a JSON file.
 _FOREIGN = ("norm_layer", "mlp_layer", "block_fn", "attn_layer", "embed_layer", "pool_include_prefix")
+
+
+def find(config: Mapping[str, Any], state: Mapping[str, np.ndarray]) -> tuple[Layout, dict[str, np.ndarray]]:
+    """The layout of a folder with this config.json, and its state.
+
+    Raises:
+      UserError: an architecture or an option that we do not have.
+    """
+    return layout(config, {key: x.shape for key, x in state.items()}), dict(state)
 
 
 def layout(config: Mapping[str, Any], shapes: Shapes) -> Layout:
@@ -73,6 +86,8 @@ def resnet(shapes: Shapes) -> Layout:
 
 def vit(config: Mapping[str, Any], shapes: Shapes) -> Layout:
     """A ViT, pooled as `forward_head(x, pre_logits=True)` pools; without config what its shapes tell."""
+    if missing := [key for key in _MARKS if key not in shapes]:
+        raise UserError(f"weights of a timm ViT without {', '.join(missing)} cannot be read; supported: plain ViTs")
     stem = shapes["patch_embed.proj.weight"]
     gated, hidden = _mlp(shapes)
     cls = "cls_token" in shapes
@@ -111,7 +126,8 @@ def _mlp(shapes: Shapes) -> tuple[dict[str, Any], int]:
     hidden = shapes["blocks.0.mlp.fc2.weight"][1]
     if "blocks.0.mlp.fc1_g.weight" in shapes:
         return _SPLIT, hidden
-    return (_PACKED if shapes["blocks.0.mlp.fc1.weight"][0] == 2 * hidden else {}), hidden
+    packed = shapes.get("blocks.0.mlp.fc1.weight", (0,))[0] == 2 * hidden
+    return _PACKED if packed else {}, hidden
 
 
 def _heads(name: str, width: int, gated: bool) -> int:
@@ -140,7 +156,7 @@ def _pool(config: Mapping[str, Any], shapes: Shapes, cls: bool) -> str:
 
 def _positions(config: Mapping[str, Any], shapes: Shapes, patch: int, cls: bool) -> tuple[tuple[int, int], bool]:
     """The grid of the table, and whether its first row is the class token's."""
-    rows = shapes.get("pos_embed", (1, 0))[1]
+    rows = shapes["pos_embed"][1]
     size = config.get("model_args", {}).get("img_size") or config.get("pretrained_cfg", {}).get("input_size", (0, 0))
     height, width = (size, size) if isinstance(size, int) else size[-2:]
     for own in (False, True) if cls else (False,):

@@ -124,7 +124,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 def _word_pieces(path: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     """BERT's tokenizer as its slow files describe it."""
     names = {name: _content(config.get(f"{name}_token", token)) for name, token in zip(_ROLES, _SPECIAL, strict=True)}
-    vocabulary = {word: i for i, word in enumerate(path.read_text(encoding="utf-8").splitlines())}
+    vocabulary = {word: i for i, word in enumerate(path.read_text("utf-8").rstrip("\n").split("\n"))}
     if missing := [names[role] for role in ("unk", "cls", "sep") if names[role] not in vocabulary]:
         raise UserError(f"{path} lacks {', '.join(missing)}; it is no vocabulary of BERT")
     tokenizer = tokenizers.Tokenizer(models.WordPiece(vocabulary, unk_token=names["unk"]))
@@ -136,7 +136,7 @@ def _word_pieces(path: Path, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.add_special_tokens([token for token in names.values() if token in vocabulary])
     first, last = ((names[role], vocabulary[names[role]]) for role in ("cls", "sep"))
-    tokenizer.post_processor = processors.BertProcessing(sep=last, cls=first)
+    tokenizer.post_processor = processors.BertProcessing(last, first)
     return tokenizer
 
 

@@ -35,13 +35,15 @@ class Gram(Formula):
     stop_gradient: bool = False
 
     def check(self, modalities: tuple[str, ...]) -> None:
-        """Raises UserError for an unknown anchor or too few modalities."""
+        """Raises UserError for an unknown anchor, too few modalities or options out of range."""
         if self.anchor not in modalities:
             raise UserError(f"gram's anchor {self.anchor!r} is not a modality; {suggest(self.anchor, modalities)}")
         if len(modalities) < 2:
             raise UserError("gram needs an anchor and at least one other modality")
         if not 0.0 <= self.label_smoothing < 1.0:
             raise UserError(f"gram's label_smoothing must be in [0, 1), got {self.label_smoothing}")
+        if self.eps <= 0.0:
+            raise UserError(f"gram's eps must be positive, a root has no gradient at zero volume; got {self.eps}")
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """The anchor against tuples, and tuples against the anchor."""

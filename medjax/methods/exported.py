@@ -99,9 +99,7 @@ def load_export(directory: str | Path) -> Encoder:
     params, stats = jax.eval_shape(method.init, jax.random.key(0), _example(transforms))
     shapes = {path: leaf.shape for path, leaf in rules.flatten(exported_tree(params, stats)).items()}
     tree = jax.device_put(rules.to_flax(state, _rules(method), shapes), jax.local_devices()[0])
-    return Encoder.create(
-        method, *params_and_state(tree), transforms, manifest, config, about["checkpoint"]["step"]
-    )
+    return Encoder.create(method, *params_and_state(tree), transforms, manifest, config, about["checkpoint"]["step"])
 
 
 def tower_configs(method: Method) -> dict[str, Any]:

@@ -50,9 +50,7 @@ class VisionTransformer(Trunk):
         slices, rows, columns, channels."""
         c = self.config
         x = self._volume(value)
-        return einops.rearrange(
-            x, "b (t f) (h p) (w q) c -> b (t h w) (f p q c)", f=c.frames, p=c.patch, q=c.patch
-        )
+        return einops.rearrange(x, "b (t f) (h p) (w q) c -> b (t h w) (f p q c)", f=c.frames, p=c.patch, q=c.patch)
 
     def grid(self, value: jax.Array) -> tuple[int, int, int]:
         """How many patches there are along slices, rows and columns."""

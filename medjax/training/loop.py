@@ -209,8 +209,8 @@ class Trainer:
     def _with_published_weights(self, state: TrainState) -> TrainState:
         folders = self._experiment.pretrained
         *there, include = published_weights(folders, _specs(self._dataset))
-        params, method = take_weights((state.params, state.method), tuple(there), include, "pretrained")
         log.info("pretrained: %s", ", ".join(f"{m} from {folder}" for m, folder in folders.items()))
+        params, method = take_weights((state.params, state.method), tuple(there), include, "pretrained")
         centre = jax.jit(
             lambda params, method, batch: self._method.centre(params, method, batch.only_valid(), tuple(folders)),
             out_shardings=self._factory.shardings[0].params,

@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from medjax.convert.pretrained import adapted, load_pretrained
+from medjax.convert.adapt import adapted
+from medjax.convert.pretrained import load_pretrained
 from medjax.data import DataConfig, Dataset
 from medjax.data import manifest as manifests
 from medjax.data import tokenizer as tok

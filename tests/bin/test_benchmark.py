@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import sys
+from functools import partial
 
 import pytest
 from absl.testing import flagsaver
 
-from medjax.benchmarks import contestants, losses, process, switches
+from medjax.benchmarks import contestants, encoders, losses, process, switches
 from medjax.bin import benchmark
 from medjax.errors import UserError
 from medjax.losses import get
@@ -28,7 +29,7 @@ def test_contestants_have_the_same_loss(comparison):
 
 
 def test_process_reports_time_memory_and_loss():
-    result = process.measure("medjax info_nce", 24, 2, 16, 2)
+    result = process.measure(partial(contestants.make, "medjax info_nce", 24, 2, 16), 2)
     assert result.seconds > 0
     assert result.peak_bytes > 0
     assert result.loss == pytest.approx(
@@ -43,7 +44,7 @@ def test_table_names_what_is_missing_and_compares_what_ran(monkeypatch, capsys):
         "medjax sigmoid": process.Result(0.5, 10_000_000, 3.0),
         "open_clip SigLipLoss": "open_clip is not installed",
     }
-    monkeypatch.setattr(losses, "measure", lambda name, *size: results[name])
+    monkeypatch.setattr(losses, "measure", lambda make, calls: results[make.args[0]])
     with flagsaver.flagsaver((benchmark._ONLY, ["info_nce", "sigmoid"]), (benchmark._JSON, True)):
         benchmark.main()
     printed = capsys.readouterr().out
@@ -72,6 +73,45 @@ def test_switches_name_objectives_and_options_that_exist():
             get(switch.objective, modalities=switch.modalities, **switches.REQUIRED.get(switch.objective, {}), **own)
     with pytest.raises(UserError, match="dhn_nce"):
         switches.chosen(["dhn_nec"])
+
+
+TINY = dict(hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32)
+ENCODERS = {
+    "ViT": (dict(TINY, image_size=32), (32, 32, 3)),
+    "Bert": (dict(TINY, vocab_size=20000, attention_probs_dropout_prob=0.0, hidden_dropout_prob=0.0), (6,)),
+    "ResNet": (dict(embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"), (32, 32, 3)),
+}
+
+
+@pytest.mark.parametrize("model", ENCODERS)
+def test_encoders_compute_the_same_before_and_after_a_step(model, tmp_path):
+    pytest.importorskip("torch")
+    options, shape = ENCODERS[model]
+    encoder = encoders.Encoder(model, model, tuple(options.items()), shape, 2, 1.0)
+    encoders.write_weights(encoder, tmp_path)
+    forward = [make(str(tmp_path), encoder, "forward", "float32")() for make in (encoders._ours, encoders._theirs)]
+    assert forward[0] == pytest.approx(forward[1], rel=1e-4)
+    ours, theirs = (make(str(tmp_path), encoder, "step", "float32") for make in (encoders._ours, encoders._theirs))
+    first, second = ((ours(), theirs()) for _ in range(2))
+    assert first[0] == pytest.approx(first[1], rel=1e-4)
+    assert second[0] == pytest.approx(second[1], rel=1e-4) and second[0] != first[0]
+
+
+def test_an_unknown_encoder_is_an_error_that_names_the_nearest():
+    with pytest.raises(UserError, match="vit_b16"):
+        encoders.chosen(["vit_b32"])
+
+
+def test_switches_that_need_more_devices_are_left_out_or_refused(monkeypatch, caplog):
+    monkeypatch.setattr(switches.jax, "device_count", lambda: 1)
+    with caplog.at_level("WARNING", "medjax"):
+        picked = switches.chosen([])
+    assert picked and all(s.devices == 1 for s in picked)
+    assert "mgca_prototype" in caplog.text
+    with pytest.raises(UserError, match="mgca_prototype needs 4 devices"):
+        switches.chosen(["mgca_prototype"])
+    monkeypatch.setattr(switches.jax, "device_count", lambda: 4)
+    assert len(switches.chosen([])) == len(switches.SWITCHES)
 
 
 @pytest.mark.slow

@@ -63,7 +63,7 @@ def test_mismatches_of_the_other_direction_use_flax_names(rng):
 def test_placeholders_do_not_cross_separators():
     rule = Rule("block_{i}/kernel", "blocks.{i}.weight")
     assert rule.torch_key("block_1/inner/kernel") is None
-    assert rule.flax_path("blocks.1.inner.weight") is None
+    assert rule.flax_paths("blocks.1.inner.weight") is None
     assert rule.torch_key("block_1/kernel") == "blocks.1.weight"
 
 

@@ -8,6 +8,7 @@ import pytest
 from losses_reference import assert_close, gram_volumes, numeric_gradient, some_present, unit_rows
 
 from medjax import losses
+from medjax.errors import UserError
 from medjax.losses.gram import span
 from medjax.losses.similarity import gram_volume
 
@@ -156,3 +157,9 @@ def test_the_released_gather_trains_one_side_in_each_direction(rng):
     np.testing.assert_allclose(one_sided["a"], term("a_to_others")["a"], rtol=1e-5, atol=1e-7)
     np.testing.assert_allclose(one_sided["b"], term("others_to_a")["b"], rtol=1e-5, atol=1e-7)
     assert np.abs(one_sided["a"] - gradient()["a"]).max() > 1e-3
+
+
+@pytest.mark.parametrize("eps", [0.0, -1e-6])
+def test_a_floor_that_leaves_no_gradient_is_refused(eps):
+    with pytest.raises(UserError, match="eps must be positive"):
+        losses.get("gram", anchor="a", modalities=("a", "b"), eps=eps)

@@ -46,9 +46,11 @@ text = compiled.as_text()
 kinds = r"(all-gather|all-reduce|all-to-all|reduce-scatter|collective-permute)"
 calls = re.findall(r"= (.+?) " + kinds + r"(?:-start)?\\(", text)
 products = re.findall(r"convolution\\(.*", text)
+memory = compiled.memory_analysis()
 print(json.dumps({
     "devices": len(devices),
-    "peak": compiled.memory_analysis().peak_memory_in_bytes,
+    "peak": memory.peak_memory_in_bytes,  # on the chip and off it
+    "hbm": memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes,
     "collectives": sorted({kind for _, kind in calls}),
     "embeddings": sorted({kind for shape, kind in calls if f",{width}]" in shape}),
     "products": len(products),
@@ -97,6 +99,7 @@ def test_bfloat16_products_take_the_fast_path():
     assert program["products"] > 0
     assert program["highest"] == 0
     assert program["peak"] <= 0.18 * GB
+    assert program["hbm"] <= 0.11 * GB
 
 
 @pytest.mark.slow
@@ -105,6 +108,7 @@ def test_ring_memory_depends_on_the_local_batch_alone():
     assert (few["devices"], many["devices"]) == (8, 256)
     assert few["peak"] <= 0.26 * GB
     assert abs(many["peak"] / few["peak"] - 1) <= 0.02
+    assert abs(many["hbm"] / few["hbm"] - 1) <= 0.02
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from methods_batch import BLOCKS, SPECS, complete, cut, make_batch
 
 from medjax.errors import UserError
 from medjax.methods import make_method
-from medjax.models.vit import image_patches
+from medjax.models.vit import VisionTransformer, VitConfig
 
 OPTIONS = {
     "name": "masked_autoencoder",
@@ -108,7 +108,7 @@ def test_targets_of_visible_patches_do_not_matter_and_those_of_hidden_ones_do(ba
     def value(where):
         """The loss when the patches in `where` are turned upside down, the encoding being what it was."""
         x = batch.items["image"].value
-        patches = np.array(image_patches(x.reshape(12, 8, 8, 1), 2))
+        patches = np.array(VisionTransformer(VitConfig(patch=2)).patchify(x.reshape(12, 8, 8, 1)))
         patches[where] = patches[where][:, ::-1]
         turned = patches.reshape(12, 4, 4, 2, 2, 1).transpose(0, 1, 3, 2, 4, 5).reshape(x.shape)
         items = {**batch.items, "image": replace(batch.items["image"], value=turned)}

@@ -31,7 +31,9 @@ def parameters(module, value):
     return unbox(module.init(jax.random.key(0), **value))
 
 
-@pytest.mark.parametrize(("name", "pool"), [("bert", "cls"), ("bert", "mean"), ("roberta", "max"), ("clip_text", "eos")])
+@pytest.mark.parametrize(
+    ("name", "pool"), [("bert", "cls"), ("bert", "mean"), ("roberta", "max"), ("clip_text", "eos")]
+)
 def test_more_padding_gives_the_same_features(rng, name, pool):
     module, value = tower(name=name, pool=pool), texts(rng)
     longer = {**value, "tokens": np.pad(value["tokens"], [(0, 0), (0, 9)], constant_values=7)}

@@ -1,5 +1,7 @@
 """Reports become tokens of fixed length; sentences move as wholes."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,61 @@ def test_limits_stored_in_a_tokenizer_do_not_apply(make, directory, tmp_path):
     got, expected = finish(t, REPORT), finish(make(length=20), REPORT)
     np.testing.assert_array_equal(got["tokens"], expected["tokens"])
     assert got["lengths"] == expected["lengths"]
+
+
+WORDS = (
+    "[PAD]",
+    "</s>",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "the",
+    "heart",
+    "is",
+    "en",
+    "##larged",
+    "Left",
+    "left",
+    ".",
+)
+
+
+def bert_folder(path, **config):
+    path.mkdir()
+    (path / "vocab.txt").write_text("\n".join(WORDS) + "\n")
+    (path / "tokenizer_config.json").write_text(json.dumps(config))
+    (path / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def test_another_tokenizer_than_the_data_sets_is_read_where_one_is_named(make, tmp_path):
+    t = make(length=9, tokenizer=str(bert_folder(tmp_path / "bert")))
+    got = finish(t, "The heart is ENLARGED.")
+    assert words(t, got) == ["[CLS]", "the", "heart", "is", "en", "##larged", ".", "[SEP]"]
+    assert t.spec()["vocab_size"] == len(WORDS) != make(length=9).spec()["vocab_size"]
+
+
+def test_older_files_of_bert_read_as_transformers_reads_them(tmp_path):
+    transformers = pytest.importorskip("transformers")
+    for lower in (True, False):
+        folder = bert_folder(tmp_path / str(lower), do_lower_case=lower, tokenizer_class="BertTokenizer")
+        theirs, ours = transformers.AutoTokenizer.from_pretrained(folder), tokenizer.load(folder)
+        for text in ("Left heart is enlarged.", "  LÉFT [MASK] heart, 心 ", "[SEP]x"):
+            assert ours.encode(text).ids == theirs(text)["input_ids"]
+
+
+def test_the_padding_is_the_one_that_the_tokenizer_names(make, tmp_path):
+    for i, token in enumerate(("</s>", {"content": "</s>", "lstrip": False})):
+        t = make(length=12, tokenizer=str(bert_folder(tmp_path / str(i), pad_token=token)))
+        assert t.spec()["pad_id"] == 1
+        assert np.all(t.empty()["tokens"] == 1) and np.all(finish(t, "heart")["tokens"][3:] == 1)
+
+
+def test_a_tokenizer_is_copied_without_the_model_beside_it(make, tmp_path):
+    tokenizer.adopt(bert_folder(tmp_path / "bert", pad_token="</s>"), tmp_path)
+    copy = tmp_path / tokenizer.FOLDER
+    assert {p.name for p in copy.iterdir()} == {"tokenizer.json", "tokenizer_config.json"}
+    there, here = (make(length=12, tokenizer=str(folder)) for folder in (tmp_path / "bert", copy))
+    assert here.spec() == there.spec()
+    np.testing.assert_array_equal(finish(here, REPORT)["tokens"], finish(there, REPORT)["tokens"])
