@@ -3,9 +3,9 @@
     python -m medjax.bin.train --config=configs/contrastive_gap.py --config.data.dir=DATA --workdir=RUN
 
 DATA has the modalities `image` and `text`. From abrar-fahim/contrastive-gap: ViT-B/32, 128 dimensions, batch 64, nine
-epochs at 1e-6 with decay 0.1, temperature 0.01 held fixed, all weights 1 (CUAXU; without `cross_uniformity` it is
-CUA). They fine-tune a trained CLIP: from nothing, raise `--config.optimizer.lr`. Arguments: `:epochs=N`, `:batch=N`,
-`:tiny`.
+epochs at 1e-6 with decay 0.1, temperature 0.01 held fixed, all weights 1 (CUAXU; without `cross_uniformity` it is CUA).
+They fine-tune a trained CLIP: from nothing, raise `--config.optimizer.lr`. Arguments: `:epochs=N`, `:batch=N`,
+`:image=FOLDER` and `:text=FOLDER` of published weights, `:tiny`.
 """
 
 from medjax.training.published import BERT_BASE, VIT_B, published_recipe

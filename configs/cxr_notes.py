@@ -19,7 +19,7 @@ from medjax.training.experiment import with_defaults
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The recipe."""
-    args = parse_arg(arg, epochs=60, tiny=False)
+    args = parse_arg(arg, epochs=60, text="", locked=False, tiny=False)
     width, depth = (16, 1) if args.tiny else (96, 3)
     block = dict(width=width, depth=depth, heads=4, pool="mean", dropout=0.1)
     config = ConfigDict()
@@ -38,10 +38,17 @@ def get_config(arg: str | None = None) -> ConfigDict:
         name="contrastive",
         embed_dim=64,
         head=dict(centre=True),
-        towers=dict(image=dict(name="vit", patch=16, **block), text=dict(name="bert", positions=128, **block)),
+        towers=dict(
+            image=dict(name="vit", patch=16, **block),
+            text=dict(pretrained=args.text, dropout=0.1) if args.text else dict(name="bert", positions=128, **block),
+        ),
         objectives=dict(info_nce=dict(scale=10.0, same_text="positive")),  # a temperature of 0.1, as in the paper
     )
     config.optimizer = dict(lr=5e-4, weight_decay=0.1, warmup_percent=10)
+    if args.locked:
+        config.optimizer.freeze = ("towers/text/.*",)
+    elif args.text:
+        config.optimizer.lr_multipliers = (("towers/text/.*", 0.05),)
     config.train = dict(
         total_epochs=args.epochs,
         log_every_steps=10,

@@ -2,11 +2,11 @@
 
     python -m medjax.bin.train --config=configs/gram.py --config.data.dir=DATA --workdir=RUN
 
-From ispamm/GRAM: anchor text, temperature 0.07 at the start, label smoothing 0.1, 512 dimensions, AdamW (0.9, 0.98)
-at 2e-5 with decay 0.01, clipping at 2, 10 % warm-up, five epochs of batch 512. Different here: medical modalities,
+From ispamm/GRAM: anchor text, temperature 0.07 at the start, label smoothing 0.1, 512 dimensions, AdamW (0.9, 0.98) at
+2e-5 with decay 0.01, clipping at 2, 10 % warm-up, five epochs of batch 512. Different here: medical modalities,
 encoders from nothing, no matching term, and the gradient of the written loss on both sides
 (`--config.method.objectives.gram.stop_gradient=True` is that of their code). Arguments: `:epochs=N`, `:batch=N`,
-`:tiny`.
+`:image=FOLDER` and `:text=FOLDER` of published weights, `:tiny`.
 """
 
 from medjax.training.published import BERT_BASE, VIT_B, published_recipe

@@ -6,7 +6,8 @@ DATA has the modalities `image` and `text`. From HKU-MedAI/MGCA: ViT-B/16, BERT-
 tokens, batch 144, AdamW at 2e-5 with decay 0.05, 40 % warm-up, 50 epochs, weights 1, 500 prototypes. Different here:
 negatives and the Sinkhorn balance are those of the whole batch, the heads have no batch norm, tokens count alike (no
 weights from the attention of the class token), the prototypes learn from the first epoch, one cosine decay, no
-pre-trained weights. Arguments: `:epochs=N`, `:batch=N`, `:tiny`.
+pre-trained weights. Arguments: `:epochs=N`, `:batch=N`, `:image=FOLDER` and `:text=FOLDER` of published weights,
+`:tiny`.
 """
 
 from medjax.training.published import BERT_BASE, VIT_B, published_recipe

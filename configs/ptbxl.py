@@ -18,9 +18,7 @@ from medjax.training.experiment import with_defaults
 
 def get_config(arg: str | None = None) -> ConfigDict:
     """The recipe."""
-    args = parse_arg(
-        arg, objective="info_nce", epochs=20, width=96, depth=3, tiny=False, text="", locked=False, rate=0.05
-    )
+    args = parse_arg(arg, objective="info_nce", epochs=20, width=96, depth=3, text="", locked=False, tiny=False)
     width, depth = (16, 1) if args.tiny else (args.width, args.depth)
     block = dict(width=width, depth=depth, heads=4, pool="mean", dropout=0.1)
     config = ConfigDict()
@@ -47,7 +45,11 @@ def get_config(arg: str | None = None) -> ConfigDict:
         ),
         objectives=_objectives(args.objective),
     )
-    config.optimizer = dict(lr=1e-3, weight_decay=0.05, warmup_percent=10, **_slowly(args))
+    config.optimizer = dict(lr=1e-3, weight_decay=0.05, warmup_percent=10)
+    if args.locked:
+        config.optimizer.freeze = ("towers/text/.*",)
+    elif args.text:
+        config.optimizer.lr_multipliers = (("towers/text/.*", 0.05),)
     config.train = dict(
         total_epochs=args.epochs,
         log_every_steps=10,
@@ -56,12 +58,6 @@ def get_config(arg: str | None = None) -> ConfigDict:
         best_metric="validation/macro_auroc",
     )
     return with_defaults(config)
-
-
-def _slowly(args) -> dict:
-    if not args.text:
-        return {}
-    return dict(freeze=("towers/text/.*",)) if args.locked else dict(lr_multipliers=(("towers/text/.*", args.rate),))
 
 
 def _objectives(name: str) -> dict:

@@ -4,7 +4,7 @@
 
 DATA has the modalities `image` and `text`. From the paper: the loss, scale 10 and bias -10 at the start. Unconfirmed:
 ViT-B/16 with learning rate 1e-3 and decay 1e-4. Batch and epochs are ours, since medical sets are small. Arguments:
-`:epochs=N`, `:batch=N`, `:tiny`.
+`:epochs=N`, `:batch=N`, `:image=FOLDER` and `:text=FOLDER` of published weights, `:tiny`.
 """
 
 from medjax.training.published import BERT_BASE, VIT_B, published_recipe

@@ -9,8 +9,9 @@
 With text every other modality is paired with it, without it all are paired with each other. Identical texts count as
 the same answer, and studies of one patient are kept out of each other's negatives. The defaults fit a few thousand
 studies and one GPU, or hours on a CPU. Arguments: `:modalities=A+B`, `:views=N` pictures of a study, `:width=D`,
-`:depth=N`, `:size=PIXELS`, `:samples=N` of an ECG, `:epochs=N`, `:batch=N`. The hyperparameters are common ones, chosen
-on no data.
+`:depth=N`, `:size=PIXELS`, `:samples=N` of an ECG, `:epochs=N`, `:batch=N`, `:image=FOLDER` and `:text=FOLDER` for
+encoders that start from published weights. The hyperparameters are common ones, chosen on no data; published weights
+want a smaller learning rate, such as `--config.optimizer.lr=5e-5`.
 """
 
 from ml_collections import ConfigDict
@@ -25,6 +26,7 @@ def get_config(arg: str | None = None) -> ConfigDict:
     args = parse_arg(
         arg,
         **dict(modalities="image+text", views=1, width=384, depth=6, size=224, samples=1000, epochs=50, batch=128),
+        **dict(image="", text=""),
     )
     block = dict(width=args.width, depth=args.depth, heads=max(args.width // 64, 1), dropout=0.1)
     vit = dict(pool="mean", **block)
@@ -37,6 +39,9 @@ def get_config(arg: str | None = None) -> ConfigDict:
         labs=(dict(drop=0.1), dict(name="mlp", hidden=(args.width, args.width), dropout=0.1)),
         text=(dict(length=128), dict(name="bert", positions=512, **block)),
     )
+    for m in ("image", "text"):
+        if args[m]:
+            every[m] = (every[m][0], dict(pretrained=args[m], dropout=0.1))
     chosen = args.modalities.split("+")
     for m in chosen:
         check_choice("modality", m, every)

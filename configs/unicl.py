@@ -2,10 +2,10 @@
 
     python -m medjax.bin.train --config=configs/unicl.py --config.data.dir=DATA --workdir=RUN
 
-DATA has the modalities `image` and `text`, and labels. From MedImageInsight's released configuration, which may not
-be that of its pre-training: 480 pixels, 1,024 dimensions, batch 1,024, AdamW at 1e-5 with decay 0.2, five steps of
+DATA has the modalities `image` and `text`, and labels. From MedImageInsight's released configuration, which may not be
+that of its pre-training: 480 pixels, 1,024 dimensions, batch 1,024, AdamW at 1e-5 with decay 0.2, five steps of
 warm-up, clipping at 1. Different here: a ViT-B/16 in the place of DaViT, encoders from nothing; the epochs are ours.
-Arguments: `:epochs=N`, `:batch=N`, `:tiny`.
+Arguments: `:epochs=N`, `:batch=N`, `:image=FOLDER` and `:text=FOLDER` of published weights, `:tiny`.
 """
 
 from medjax.training.published import BERT_BASE, VIT_B, published_recipe

@@ -2,10 +2,11 @@
 
     python -m medjax.bin.train --config=configs/unimed_clip.py --config.data.dir=DATA --workdir=RUN
 
-DATA has the modalities `image` and `text`. From mbzuai-oryx/UniMed-CLIP: objective, context of 256 tokens, global
-batch 2,048, 10 epochs, 2,000 steps of warm-up, decay 0.2. Unconfirmed: the learning rate, 4e-4 in the base
-configuration of the large model. They start from MetaCLIP and BiomedBERT, this from nothing. Captions made from one
-label are alike, and here count as the same answer. Arguments: `:epochs=N`, `:batch=N`, `:tiny`.
+DATA has the modalities `image` and `text`. From mbzuai-oryx/UniMed-CLIP: objective, context of 256 tokens, global batch
+2,048, 10 epochs, 2,000 steps of warm-up, decay 0.2. Unconfirmed: the learning rate, 4e-4 in the base configuration of
+the large model. They start from MetaCLIP and BiomedBERT, this from nothing. Captions made from one label are alike, and
+here count as the same answer. Arguments: `:epochs=N`, `:batch=N`, `:image=FOLDER` and `:text=FOLDER` of published
+weights, `:tiny`.
 """
 
 from medjax.training.published import BERT_BASE, VIT_B, published_recipe

@@ -5,9 +5,10 @@ modeling.py. `medjax.torch.load` reads the folder without JAX, `medjax.load` rea
 
 --format=huggingface: the tower of one --modality, which `transformers.AutoModel` loads together with its tokenizer or
 image processor, or an image and a text tower with their projections as CLIPModel or VisionTextDualEncoderModel.
-`medjax.convert.load_pretrained` reads it back.
+--format=open_clip: an image and a text tower with their projections, which `open_clip` loads from inside the folder.
+`medjax.convert.load_pretrained` reads both of these back.
 
-Either is published only if PyTorch computes what JAX computes on real studies, and holds a model card.
+Each is published only if PyTorch computes what JAX computes on real studies, and holds a model card.
 """
 
 import json
@@ -20,14 +21,20 @@ from absl import flags
 from medjax.bin import cli
 from medjax.bin.exporting import export_torch
 from medjax.bin.exporting_hub import Wanted, export_hub
+from medjax.bin.exporting_open_clip import export_open_clip
 from medjax.errors import UserError
 from medjax.evaluation.bootstrap import Interval
 from medjax.methods.encoder import load_run
 
-_FORMAT = flags.DEFINE_enum("format", "torch", ["torch", "huggingface"], "For whom: medjax.torch, or transformers.")
+# Format -> (what writes it, the largest difference that is let pass).
+_FORMATS = {"torch": (export_torch, 1e-5), "huggingface": (export_hub, 2e-5), "open_clip": (export_open_clip, 1e-5)}
+
+_FORMAT = flags.DEFINE_enum("format", "torch", list(_FORMATS), "For whom: medjax.torch, transformers or open_clip.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or a step number.")
-_MODALITY = flags.DEFINE_list("modality", [], "Of huggingface: one, or an image and a text; default: all of the run.")
+_MODALITY = flags.DEFINE_list(
+    "modality", [], "Of huggingface and open_clip: one, or an image and a text; default: all."
+)
 _LORA = flags.DEFINE_enum("lora", "merge", ["merge", "separate"], "Low-rank weights: merged, or an adapter of peft.")
 _DATA = flags.DEFINE_string("data", "", "Data set to compare on; default: the one the run was trained on.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder to write; default: export/FORMAT inside the workdir.")
@@ -43,17 +50,19 @@ def main() -> None:
     """Exports, and says how well both sides agree."""
     if not _WORKDIR.value:
         raise UserError("pass --workdir, the folder of a run")
-    hub = _FORMAT.value == "huggingface"
-    if not hub and (_MODALITY.value or _LORA.value != "merge"):
-        raise UserError("--modality and --lora=separate go with --format=huggingface")
+    export, tolerance = _FORMATS[_FORMAT.value]
+    chosen = {} if export is export_torch else {"wanted": Wanted(_MODALITY.value, _LORA.value == "separate")}
+    if _MODALITY.value and not chosen:
+        raise UserError("--format=torch exports all modalities; leave --modality out")
+    if _LORA.value == "separate" and export is not export_hub:
+        raise UserError("--lora=separate goes with --format=huggingface")
     encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
     dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "export" / _FORMAT.value
-    tolerance = _TOLERANCE.value if _TOLERANCE.value is not None else 2e-5 if hub else 1e-5
+    tolerance = tolerance if _TOLERANCE.value is None else _TOLERANCE.value
     extra = {"metrics": list(_metrics(Path(_WORKDIR.value), encoder.step)), "license": _LICENSE.value or None}
     options = (encoder, dataset, output, _CHECKPOINT.value, tolerance, _EXAMPLES.value, _OVERWRITE.value, extra)
-    wanted = Wanted(_MODALITY.value, _LORA.value == "separate")
-    found = export_hub(*options, wanted) if hub else export_torch(*options)
+    found = export(*options, **chosen)
     print(
         f"max_abs_difference {found.max_abs_difference:.2e} over {found.examples} studies and {found.raw_inputs} raw "
         f"inputs\nexport: {output}"

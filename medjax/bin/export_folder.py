@@ -105,7 +105,10 @@ def write_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path, length: int) 
         "padding_side": "right",
         "model_input_names": ["input_ids", "attention_mask"],
     }
-    write_json(folder / "tokenizer_config.json", options | {k: names[0] for k, names in known.items() if names})
+    special = {k: names[0] for k, names in known.items() if names}
+    if tokenizer.padding:  # which may be another token than its usual name says
+        special["pad_token"] = tokenizer.padding["pad_token"]
+    write_json(folder / "tokenizer_config.json", options | special)
 
 
 def write_description(

@@ -59,7 +59,7 @@ def export_hub(
             f"the export needs PyTorch and transformers ({error}); pip install torch transformers"
         ) from None
     wanted = wanted or Wanted()
-    modalities = _modalities(encoder, wanted)
+    modalities = chosen_modalities(encoder, wanted)
     encoder = exported.standalone(encoder, merge=not wanted.separate)
     towers = {m: _tower(encoder, m) for m in modalities}
     model = towers[modalities[0]] if len(modalities) == 1 else _pair(encoder, towers)
@@ -84,7 +84,12 @@ def export_hub(
     return found
 
 
-def _modalities(encoder: Encoder, wanted: Wanted) -> tuple[str, ...]:
+def chosen_modalities(encoder: Encoder, wanted: Wanted) -> tuple[str, ...]:
+    """One, or an image and a text in this order.
+
+    Raises:
+      UserError: others, or no LoRA where it is to be separate.
+    """
     for m in wanted.modalities:
         if m not in encoder.modalities:
             raise UserError(f"--modality={m}: the encoder has none of this name; {suggest(m, encoder.modalities)}")
@@ -111,25 +116,37 @@ def _tower(encoder: Encoder, modality: str) -> hub.HubModel:
 
 
 def _pair(encoder: Encoder, towers: Mapping[str, hub.HubModel]) -> hub.HubModel:
+    return hub.pair(*towers.values(), projection(encoder, tuple(towers)))
+
+
+def projection(encoder: Encoder, modalities: Sequence[str]) -> hub.Projection:
+    """Of an image and a text.
+
+    Raises:
+      UserError: other projections than linear ones to unit length, or no objective that compares the two.
+    """
     config, kernels = encoder.method.config, {}
-    for m in towers:
+    for m in modalities:
         head = config.heads.get(m, config.head) if "heads" in encoder.params else None
         pool = m in encoder.params.get("pooling", {})
         if head is None or head.hidden or head.centre or not head.normalise or pool:
             raise UserError(
-                f"Hugging Face's pairs have linear projections without bias, normalised, and {m} has {head or 'none'}"
-                f"{' and a pooling of its items' if pool else ''}; use --format=torch, or one tower with --modality"
+                f"pairs of other libraries have linear projections without bias, normalised, and {m} has "
+                f"{head or 'none'}{' and a pooling of its items' if pool else ''}; use --format=torch, or one tower "
+                "with --modality"
             )
         kernels[encoder.transforms[m].kind] = np.asarray(encoder.params["heads"][m]["out"]["kernel"])
     learnt = {
         name: encoder.params["objectives"][name]
         for name, term in encoder.method.terms.terms.items()
-        if set(towers) <= set(term.objective.modalities)
+        if set(modalities) <= set(term.objective.modalities)
     }
     if not learnt:
-        raise UserError(f"no objective compares {' and '.join(towers)}, so there is no logit scale; use --format=torch")
+        raise UserError(
+            f"no objective compares {' and '.join(modalities)}, so there is no logit scale; use --format=torch"
+        )
     scale = float(next(iter(learnt.values()))["log_scale"])
-    return hub.pair(*towers.values(), hub.Projection(kernels["image"], kernels["text"], scale))
+    return hub.Projection(kernels["image"], kernels["text"], scale)
 
 
 def _write(encoder: Encoder, folder: Path, model: hub.HubModel, towers: Mapping[str, hub.HubModel]) -> None:
@@ -163,17 +180,19 @@ def _compare(encoder, loaded, model: hub.HubModel, towers, dataset: Dataset, exa
     features_of = _features(encoder, next(iter(towers)))
     for batch in itertools.islice(dataset.evaluation(folders.split_of(dataset), _BATCH), max(1, examples // _BATCH)):
         batch = batch.only_valid().select(tuple(towers))
-        inputs = {m: hub_files.inputs(tower, _rows(batch, m)) for m, tower in towers.items()}
+        inputs = {m: hub_files.inputs(tower, rows_of(batch, m)) for m, tower in towers.items()}
         if len(towers) > 1:
             embeds = loaded(**{k: v for given in inputs.values() for k, v in given.items()})
             want = encoder.encode(batch).items
             for m in towers:
                 got = getattr(embeds, f"{encoder.transforms[m].kind}_embeds")
-                differences.append(folders.difference(np.asarray(want[m])[batch.items[m].mask], got[_there(batch, m)]))
+                differences.append(
+                    folders.difference(np.asarray(want[m])[batch.items[m].mask], got[there_of(batch, m)])
+                )
         else:
             ((m, tower),) = towers.items()
             features = features_of(params, encoder.state, batch)
-            differences += _of_features(features, tower, loaded(**inputs[m]), _there(batch, m))
+            differences += _of_features(features, tower, loaded(**inputs[m]), there_of(batch, m))
         count += int(batch.valid.sum())
     return Agreement(max(differences), count, 0)
 
@@ -193,11 +212,13 @@ def _of_features(want: Features, tower: hub.HubModel, outputs: Any, there: np.nd
     return [folders.difference(*pair) for pair in pairs]
 
 
-def _rows(batch: Batch, modality: str) -> Any:
+def rows_of(batch: Batch, modality: str) -> Any:
+    """All items of a modality, as its tower takes them."""
     return jax.tree.map(lambda x: np.asarray(x).reshape(-1, *x.shape[2:]), batch.items[modality].value)
 
 
-def _there(batch: Batch, modality: str) -> np.ndarray:
+def there_of(batch: Batch, modality: str) -> np.ndarray:
+    """bool[b * N]: which of these exist."""
     return np.asarray(batch.items[modality].mask).reshape(-1)
 
 

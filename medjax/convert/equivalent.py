@@ -1,4 +1,4 @@
-"""Encoders written as another architecture that computes the same: what it has besides is set so that it does nothing."""
+"""Encoders written as another architecture that computes the same: what it has besides is set to do nothing."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -86,20 +86,29 @@ def _types(a: int, b: int, c: Any, leaves: Leaves) -> bool:
 
 def _pooler(a: Any, b: Any, c: Any, leaves: Leaves) -> bool:
     """A pooler that nothing is read from; zero, so that nobody takes what it gives for features."""
-    if a != "none" or b != "kept":
+    if (a, b) == ("kept", "none"):
+        del leaves["params/pooler/kernel"], leaves["params/pooler/bias"]
+        return True
+    if (a, b) != ("none", "kept"):
         return False
     leaves["params/pooler/kernel"] = np.zeros((c.width, c.width), np.float32)
     leaves["params/pooler/bias"] = np.zeros(c.width, np.float32)
     return True
 
 
-def _bias(layers: tuple[str, ...]) -> Callable[[bool, bool, Any, Leaves], bool]:
-    def change(a: bool, b: bool, c: Any, leaves: Leaves) -> bool:
-        for path in [path for path in leaves if b and path.endswith("/kernel") and path.split("/")[-2] in layers]:
-            leaves[path.removesuffix("kernel") + "bias"] = np.zeros(leaves[path].shape[-1], np.float32)
-        return b
+def _qkv_bias(a: bool, b: bool, c: Any, leaves: Leaves) -> bool:
+    for path in [path for path in leaves if b and path.endswith(("query/kernel", "key/kernel", "value/kernel"))]:
+        leaves[path.removesuffix("kernel") + "bias"] = np.zeros(leaves[path].shape[-1], np.float32)
+    return b
 
-    return change
+
+def _patch_bias(a: bool, b: bool, c: Any, leaves: Leaves) -> bool:
+    """Where there is none, positions take it over."""
+    if b:
+        leaves["params/patch_embed/bias"] = np.zeros(c.width, np.float32)
+    else:
+        leaves["params/positions"] = leaves["params/positions"] + leaves.pop("params/patch_embed/bias")
+    return True
 
 
 # option -> (our value, theirs, our configuration, leaves to be changed) -> whether that could be done
@@ -109,6 +118,6 @@ _CHANGES: dict[str, Callable[[Any, Any, Any, Leaves], bool]] = {
     "mask_token": _mask_token,
     "types": _types,
     "pooler": _pooler,
-    "qkv_bias": _bias(("query", "key", "value")),
-    "patch_bias": _bias(("patch_embed",)),
+    "qkv_bias": _qkv_bias,
+    "patch_bias": _patch_bias,
 }

@@ -63,7 +63,7 @@ def find(directory: Path, state: dict[str, np.ndarray], part: str | None) -> tup
     image, image_prefix = _image(config, shapes)
     text, text_prefix = _text(config, shapes, read_json(beside) if beside.is_file() else {})
     if part is None:
-        return _pair(config, shapes, (image, text), (image_prefix, text_prefix)), state
+        return with_projections(config, shapes, (image, text), (image_prefix, text_prefix)), state
     layout, prefix = {"image": (image, image_prefix), "text": (text, text_prefix)}[part]
     return layout, _under(state, prefix)
 
@@ -75,7 +75,14 @@ def _under(state: Mapping[str, Any], prefix: str) -> dict[str, Any]:
     return {key.removeprefix(f"{prefix}."): x for key, x in state.items() if key.startswith(f"{prefix}.")}
 
 
-def _pair(config: Mapping[str, Any], shapes: Shapes, towers: Sequence[Layout], prefixes: Sequence[str]) -> PairLayout:
+def with_projections(
+    config: Mapping[str, Any], shapes: Shapes, towers: Sequence[Layout], prefixes: Sequence[str]
+) -> PairLayout:
+    """The pair of two towers, whose keys have these prefixes.
+
+    Raises:
+      UserError: a bias of only one projection.
+    """
     image, image_rules = _image_projection(shapes)
     text, text_rules = _text_projection(shapes)
     bias = "visual.head.proj.bias" in shapes
@@ -118,10 +125,15 @@ def _image(config: Mapping[str, Any], shapes: Shapes) -> tuple[Layout, str]:
         size = options.get("image_size", 224)
         args = {"img_size": size} | ({"global_pool": pool} if (pool := options.get("timm_pool")) else {})
         return timm.layout({"architecture": name, "model_args": args}, _under(shapes, "visual.trunk")), "visual.trunk"
-    return _own_image(config, options, _under(shapes, "visual")), "visual"
+    return own_image(config, options, _under(shapes, "visual")), "visual"
 
 
-def _own_image(config: Mapping[str, Any], options: Mapping[str, Any], shapes: Shapes) -> Layout:
+def own_image(config: Mapping[str, Any], options: Mapping[str, Any], shapes: Shapes) -> Layout:
+    """open_clip's own ViT, of its model_cfg and vision_cfg and the shapes of its weights.
+
+    Raises:
+      UserError: an option that we do not have.
+    """
     pool = options.get("pool_type", "tok")
     if "class_embedding" not in shapes or options.get("attentional_pool") or pool not in ("tok", "avg"):
         raise UserError("open_clip's image tower cannot be read: only ViTs that pool their class token or the mean can")
@@ -175,10 +187,15 @@ def _text(config: Mapping[str, Any], shapes: Shapes, beside: Mapping[str, Any]) 
     if options.get("hf_model_name"):
         return _hf_text(options, _under(shapes, "text.transformer"), beside), "text.transformer"
     prefix = "text" if "text.token_embedding.weight" in shapes else ""
-    return _own_text(config, options, _under(shapes, prefix)), prefix
+    return own_text(config, options, _under(shapes, prefix)), prefix
 
 
-def _own_text(config: Mapping[str, Any], options: Mapping[str, Any], shapes: Shapes) -> Layout:
+def own_text(config: Mapping[str, Any], options: Mapping[str, Any], shapes: Shapes) -> Layout:
+    """open_clip's own text transformer, of its model_cfg and text_cfg and the shapes of its weights.
+
+    Raises:
+      UserError: an option that we do not have.
+    """
     pool, causal = options.get("pool_type", "argmax"), not options.get("no_causal_mask")
     padded = not causal or pool == "last"
     if options.get("embed_cls") or pool not in _TEXT_POOLS or (padded and pool in ("argmax", "eos")):

@@ -9,7 +9,9 @@ from medjax.training.experiment import with_defaults
 
 VIT_B = dict(width=768, depth=12, heads=12)
 BERT_BASE = dict(name="bert", width=768, depth=12, heads=12, positions=512)
-_TINY = dict(width=16, depth=1, heads=4)
+# What a recipe says of a tower beside its architecture.
+_TRAINING = ("dropout", "drop_path", "drop_key", "drop_key_schedule", "lora")
+_TINY = dict(width=16, depth=1, heads=4, variant="18", stem=8)
 
 
 def published_recipe(
@@ -23,25 +25,29 @@ def published_recipe(
     embed_dim: int,
     optimizer: dict[str, Any],
     head: dict[str, Any] | None = None,
+    pooling: dict[str, dict[str, Any]] | None = None,
     variants: dict[str, dict[str, Any]] | None = None,
 ) -> ConfigDict:
     """A contrastive recipe from the hyperparameters of a paper.
 
-    arg: of the command line: `epochs=N`, `batch=N`, and `tiny`, which keeps the objectives and shrinks all else to what
-    runs in a minute on a CPU core. variants: further bare words of `arg` -> what they change in the config. The other
-    arguments are sections or entries of the config.
+    arg: of the command line: `epochs=N`, `batch=N`, `image=FOLDER` and `text=FOLDER` for towers that start from
+    published weights, and `tiny`, which keeps the objectives and shrinks all else to what runs in a minute on a CPU
+    core. variants: further bare words of `arg` -> what they change in the config. The other arguments are sections or
+    entries of the config.
     """
-    variants = variants or {}
-    args = parse_arg(arg, epochs=epochs, batch=batch_size, tiny=False, **dict.fromkeys(variants, False))
+    variants, folders = variants or {}, dict.fromkeys((m for m in towers if m in ("image", "text")), "")
+    args = parse_arg(arg, epochs=epochs, batch=batch_size, tiny=False, **folders, **dict.fromkeys(variants, False))
     if args.tiny:
-        towers = {m: t | {k: v for k, v in _TINY.items() if k in t} for m, t in towers.items()}
+        towers = {m: _smaller(t) for m, t in towers.items()}
         modalities = {m: _shrunk(d) for m, d in modalities.items()}
         objectives = {k: o | ({"prototypes": 8} if "prototypes" in o else {}) for k, o in objectives.items()}
         head, embed_dim = (head or {}) | {"hidden": 0}, 16
+    towers = {m: _from_folder(t, args[m]) if args.get(m) else t for m, t in towers.items()}
     config = ConfigDict()
     config.seed = 0
     config.data = dict(dir="", batch_size=min(args.batch, 16) if args.tiny else args.batch, modalities=modalities)
     config.method = dict(name="contrastive", embed_dim=embed_dim, head=head or {}, towers=towers, objectives=objectives)
+    config.method.pooling = pooling or {}
     config.optimizer = optimizer
     config.train = dict(
         total_epochs=args.epochs,
@@ -54,6 +60,16 @@ def published_recipe(
         if args[name]:
             config.update(changes)
     return with_defaults(config)
+
+
+def _from_folder(tower: dict[str, Any], folder: str) -> dict[str, Any]:
+    """The tower of a folder, trained as the recipe says."""
+    return {"pretrained": folder} | {k: v for k, v in tower.items() if k in _TRAINING}
+
+
+def _smaller(tower: dict[str, Any]) -> dict[str, Any]:
+    patch = {"patch": 16} if tower["name"] == "vit" else {}
+    return tower | {k: v for k, v in _TINY.items() if k in tower} | patch
 
 
 def _shrunk(data: dict[str, Any]) -> dict[str, Any]:

@@ -1,17 +1,16 @@
 """Exports for Hugging Face: folders that its Auto classes load with their preprocessing."""
 
-import dataclasses
+import functools
 import json
 from pathlib import Path
 
-import jax
 import numpy as np
 import pytest
+from changed_encoder import changed_encoder
 
 from medjax.convert import load_pretrained
 from medjax.errors import UserError
-from medjax.methods import exported, make_method
-from medjax.methods.encoder import Encoder, load_run
+from medjax.methods.encoder import load_run
 
 pytest.importorskip("torch.nn")
 torch = pytest.importorskip("torch")
@@ -32,25 +31,7 @@ def run(phantom_run):
 
 @pytest.fixture(scope="module")
 def changed(run):
-    """`changed(towers, data={}, **options)`: an encoder of the run's data with other options and random weights."""
-
-    def make(towers, data=None, **options):
-        read = {m: {**run.config["data"]["modalities"][m], **(data or {}).get(m, {})} for m in towers}
-        transforms = {
-            m: dataclasses.replace(
-                run.transforms[m], config=dataclasses.replace(run.transforms[m].config, **(data or {}).get(m, {}))
-            )
-            for m in towers
-        }
-        options = {**run.config["method"], "towers": towers, "objectives": {"info_nce": {}}, **options}
-        method = make_method(options, {m: t.spec() for m, t in transforms.items()})
-        config = {**run.config, "data": {**run.config["data"], "modalities": read}, "method": options}
-        shapes = jax.eval_shape(method.init, jax.random.key(0), exported._example(transforms))
-        rng = np.random.default_rng(1)
-        params, state = jax.tree.map(lambda x: (0.2 * rng.normal(size=x.shape)).astype(x.dtype), shapes)
-        return Encoder.create(method, params, state, transforms, run.manifest, config, 4)
-
-    return make
+    return functools.partial(changed_encoder, run)
 
 
 def _export(encoder, output, **options):

@@ -65,6 +65,16 @@ def test_resnets_give_the_features_of_timm(rng, tmp_path):
     assert_equal(found.pooled, theirs.forward_head(maps, pre_logits=True))
 
 
+def test_a_vit_is_found_in_a_checkpoint_of_training_code(tmp_path):
+    theirs, folder = publish("vit_tiny_patch16_224", _TINY | dict(embed_dim=64, num_heads=1), tmp_path / "named")
+    state = {f"img_encoder_q.model.{key}": x for key, x in theirs.state_dict().items()}
+    (tmp_path / "unnamed").mkdir()
+    torch.save({"state_dict": state | {"temperature": torch.ones(())}}, tmp_path / "unnamed" / "last.ckpt")
+    (model, params), (named, want) = load_pretrained(tmp_path / "unnamed"), load_pretrained(folder)
+    assert model.config == named.config
+    jax.tree.map(np.testing.assert_array_equal, params, want)
+
+
 @pytest.mark.parametrize(
     ("name", "heads", "activation"),
     [

@@ -9,8 +9,7 @@ import pytest
 from methods_batch import SPECS, complete, cut, make_batch
 
 from medjax.errors import UserError
-from medjax.methods import exported, make_method
-from medjax.methods.encoder import Encoder
+from medjax.methods import make_method
 
 TOWER = {"name": "mlp", "hidden": (8,)}
 SPECS = {"blood": SPECS["labs"], "urine": SPECS["labs"]}
@@ -119,10 +118,3 @@ def test_logical_axes_match_the_parameters(batch):
 def test_wrong_configurations_are_named(change, named):
     with pytest.raises(UserError, match=named):
         make_method({**OPTIONS, **change}, SPECS)
-
-
-def test_an_export_refuses_pools_that_it_cannot_hold():
-    method, params, *_ = compiled()
-    encoder = Encoder(method, params, *[None] * (len(Encoder.__dataclass_fields__) - 2))
-    with pytest.raises(UserError, match="pooling of blood, urine"):
-        exported.torch_config(encoder)

@@ -173,7 +173,7 @@ def test_pictures_get_their_grid_and_one_channel_and_batch_statistics(tmp_path):
     spec = {"kind": "image", "size": 32, "channels": 1}
     module, variables = load_tower("image", tmp_path / "pair", spec)
     assert (module.config.grid, module.config.channels) == ((8, 8), 1)
-    assert jax.eval_shape(module.apply, variables, jnp.zeros((1, 32, 32, 1))).patches.shape == (1, 64, 8)
+    assert jax.eval_shape(module.apply, variables, jnp.zeros((1, 32, 32, 1))).tokens.shape == (1, 65, 8)
     assert load_tower("text", tmp_path / "pair", {"kind": "text"})[0].config.vocab_size == 20
     params, state, include = published_weights({"image": tmp_path / "resnet"}, {"image": spec})
     assert params["towers"]["image"]["stem"]["conv"]["kernel"].shape[2] == 1
