@@ -161,6 +161,9 @@ def write_description(
     write_json(folder / exported.MARKER, about)
     config = exported.torch_config(encoder)
     config["modalities"] = {m: c for m, c in config["modalities"].items() if m in modalities}
+    if loading and len(modalities) == 1:  # the tower without its projection
+        ((m, tower),) = config["modalities"].items()
+        config = config | {"embed_dim": tower["width"], "modalities": {m: tower | {"head": None}}}
     specs = {m: encoder.transforms[m].spec() for m in modalities}
     (folder / "README.md").write_text(model_card(about, config, specs, loading))
 

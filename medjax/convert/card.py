@@ -50,7 +50,7 @@ library_name: {library}
 | started from | {_started(about.get("pretrained"))} |
 | trained | {about["checkpoint"]["step"]} steps, {about["examples_seen"]} examples seen, \
 of {data["training_examples"]} studies{_choice(about["checkpoint"])} |
-| embedding | E = {config["embed_dim"] or "see config.json"}, {_length(config)} |
+| embedding | {config["embed_dim"] or "see config.json"} numbers, {_length(config)} |
 | made by | medjax {about["medjax"]}{f", commit {about['commit']}" if about.get("commit") else ""} |
 
 {_table(config, preprocessing)}
@@ -67,7 +67,8 @@ of {data["training_examples"]} studies{_choice(about["checkpoint"])} |
 
 The largest absolute difference from the {"features" if loading else "embeddings"} that JAX computes in float32 was
 **{check["max_abs_difference"]:.1e}** (limit {check["tolerance"]:.0e}), over {check["examples"]} studies from
-preprocessed arrays, absent modalities among them, and {check["raw_inputs"]} raw inputs through the preprocessing.
+preprocessed arrays{"" if loading else ", absent modalities among them,"} and {check["raw_inputs"]} raw inputs through
+the preprocessing.
 Weights are float32. An encoder trained with bfloat16 computes in float32 here, and may differ from the training run by
 bfloat16's rounding.
 
@@ -118,7 +119,7 @@ def _objectives(method: Mapping[str, Any]) -> dict[str, str]:
 
 def _length(config: Mapping[str, Any]) -> str:
     unit = all(c["head"] and c["head"]["normalise"] for c in config["modalities"].values())
-    return "unit length" if unit else "not of unit length in every modality"
+    return "of unit length" if unit else "not of unit length in every modality"
 
 
 def _table(config: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> str:

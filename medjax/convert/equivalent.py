@@ -16,7 +16,7 @@ Leaves = dict[str, np.ndarray]
 _NOT_COMPARED = {
     *("name", "variant", "dtype", "scan", "remat", "attention", "antialias"),
     *("dropout", "drop_path", "drop_key", "drop_key_schedule", "patch_dropout"),
-    *("hidden", "mlp_ratio", "cls", "widths", "groups"),
+    *("hidden", "mlp_ratio", "cls", "widths", "groups", "frozen_statistics"),
 }
 _IN_FULL = ("mlp_hidden", "has_cls", "stage_widths")
 
@@ -26,7 +26,7 @@ def with_sizes(config: Any, variables: Mapping[str, Any], size: int, channels: i
 
     channels: of the data.
     """
-    leaves = flatten(variables)
+    leaves = _leaves(variables)
     config = dataclasses.replace(config, channels=config.channels or channels)
     if not isinstance(config, VitConfig):
         return config, unflatten(leaves)
@@ -43,7 +43,7 @@ def with_sizes(config: Any, variables: Mapping[str, Any], size: int, channels: i
 def written_as(ours: Any, theirs: Any, variables: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The variables of `theirs`, a configuration, that compute what `ours` does, and the options that stand in the way,
     as "pool='mean' (there 'cls')"."""
-    leaves, differences = flatten(variables), []
+    leaves, differences = _leaves(variables), []
     names = [f.name for f in dataclasses.fields(theirs) if f.name not in _NOT_COMPARED]
     for name in (*names, *(n for n in _IN_FULL if hasattr(theirs, n))):
         a, b = getattr(ours, name), getattr(theirs, name)
@@ -53,6 +53,10 @@ def written_as(ours: Any, theirs: Any, variables: Mapping[str, Any]) -> tuple[di
             continue
         differences.append(f"{name}={a!r} (there {b!r})")
     return unflatten(leaves), differences
+
+
+def _leaves(variables: Mapping[str, Any]) -> Leaves:
+    return {path: np.asarray(x) for path, x in flatten(variables).items()}
 
 
 def _class_position(a: bool, b: bool, c: Any, leaves: Leaves) -> bool:

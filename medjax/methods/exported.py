@@ -84,7 +84,10 @@ def load_export(directory: str | Path) -> Encoder:
     except (OSError, ValueError) as error:
         raise UserError(f"{directory / MARKER} cannot be read ({error}); export the run again") from None
     if about.get("format") != FORMAT:
-        raise UserError(f"{directory / MARKER} has format {about.get('format')!r}, this version reads {FORMAT!r}")
+        raise UserError(
+            f"{directory / MARKER} has format {about.get('format')!r}, this version reads {FORMAT!r}; exports for "
+            "others are read by medjax.convert.load_pretrained"
+        )
     missing = [key for key in ("manifest", "modalities", "method", "checkpoint") if key not in about]
     if missing:
         raise UserError(f"{directory / MARKER} lacks {', '.join(missing)}; export the run again")

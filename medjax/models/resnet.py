@@ -26,8 +26,9 @@ class ResNetConfig:
     weights for RGB take grey pictures. stem: width of the first convolution. widths: of the stages; by default
     `stem * 2**i`, in bottlenecks four times that. D is the last. downsample_in_bottleneck: the stride of a stage lies
     in its first 1x1 convolution, as in the paper; otherwise in the 3x3 one, as in torchvision ("v1.5"). norm: "batch"
-    couples the rows of a training batch, "group" (arXiv 1803.08494) does not. groups: of "group". dtype: of the
-    computation; parameters and norms are float32.
+    couples the rows of a training batch, "group" (arXiv 1803.08494) does not. groups: of "group". frozen_statistics:
+    batch norms take their running statistics in training too, and leave them, which a locked tower wants. dtype: of
+    the computation; parameters and norms are float32.
     """
 
     name: str = "resnet"
@@ -40,6 +41,7 @@ class ResNetConfig:
     downsample_in_bottleneck: bool = False
     norm: Literal["batch", "group"] = "batch"
     groups: int = 32
+    frozen_statistics: bool = False
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
@@ -86,7 +88,7 @@ class ConvNorm(nn.Module):
             name="conv",
         )(x)
         if c.norm == "batch":
-            x = BatchNorm(_EPSILON, name="norm")(x, present, train)
+            x = BatchNorm(_EPSILON, name="norm")(x, present, train and not c.frozen_statistics)
         else:
             x = nn.GroupNorm(c.groups, epsilon=_EPSILON, use_fast_variance=False, name="norm")(x)
         return x.astype(c.dtype)

@@ -31,7 +31,7 @@ log = logging.getLogger("medjax")
 # What a recipe may set beside a folder: how a tower is trained, computed and pooled. All else is the folder's.
 _FREE = (
     *("dropout", "drop_path", "drop_key", "drop_key_schedule", "patch_dropout", "lora"),
-    *("dtype", "scan", "remat", "attention", "pool", "pooler"),
+    *("dtype", "scan", "remat", "attention", "pool", "pooler", "frozen_statistics"),
 )
 _SPARE_ROWS = 128  # tables of words are rounded up to a multiple of up to this
 _PROBED = 200

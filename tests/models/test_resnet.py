@@ -145,6 +145,14 @@ def test_evaluation_reads_running_statistics_and_keeps_them(rng):
     assert np.abs(features.pooled - apply(variables, value)[0].pooled).max() > 1e-2
 
 
+def test_frozen_statistics_are_those_of_evaluation_in_training_too(rng):
+    module, value = make(frozen_statistics=True), pictures(rng)
+    variables = trained()[0]
+    features, changed = module.apply(variables, value, train=True, mutable=["batch_stats"])
+    close(changed["batch_stats"], variables["batch_stats"], 0)
+    close(features.pooled, evaluate(module)(variables, value).pooled)
+
+
 def test_group_norm_keeps_rows_apart_in_training(rng):
     module, value = make(norm="group", groups=2), pictures(rng)
     variables = parameters(module, value[:1])

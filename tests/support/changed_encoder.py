@@ -25,6 +25,7 @@ def changed_encoder(run: Encoder, towers, data=None, **method) -> Encoder:
     rng = np.random.default_rng(1)
     shapes = jax.eval_shape(made.init, jax.random.key(0), batch)
     params, state = jax.tree.map(lambda x: (0.2 * rng.normal(size=x.shape)).astype(x.dtype), shapes)
+    state = jax.tree.map(np.abs, state)  # variances
     return Encoder.create(made, params, state, transforms, run.manifest, config, 4)
 
 
