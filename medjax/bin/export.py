@@ -11,19 +11,16 @@ image processor, or an image and a text tower with their projections as CLIPMode
 Each is published only if PyTorch computes what JAX computes on real studies, and holds a model card.
 """
 
-import json
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from absl import flags
 
 from medjax.bin import cli
+from medjax.bin.export_metrics import measured
 from medjax.bin.exporting import export_torch
 from medjax.bin.exporting_hub import Wanted, export_hub
 from medjax.bin.exporting_open_clip import export_open_clip
 from medjax.errors import UserError
-from medjax.evaluation.bootstrap import Interval
 from medjax.methods.encoder import load_run
 
 # Format -> (what writes it, the largest difference that is let pass).
@@ -60,38 +57,13 @@ def main() -> None:
     dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "export" / _FORMAT.value
     tolerance = tolerance if _TOLERANCE.value is None else _TOLERANCE.value
-    extra = {"metrics": list(_metrics(Path(_WORKDIR.value), encoder.step)), "license": _LICENSE.value or None}
+    extra = {"metrics": list(measured(Path(_WORKDIR.value), encoder.step)), "license": _LICENSE.value or None}
     options = (encoder, dataset, output, _CHECKPOINT.value, tolerance, _EXAMPLES.value, _OVERWRITE.value, extra)
     found = export(*options, **chosen)
     print(
         f"max_abs_difference {found.max_abs_difference:.2e} over {found.examples} studies and {found.raw_inputs} raw "
         f"inputs\nexport: {output}"
     )
-
-
-def _metrics(workdir: Path, step: int | None) -> Iterator[dict[str, str]]:
-    """What the evaluations in the run measured of this checkpoint."""
-    for path in sorted(workdir.glob("evaluation/*/results.json")):
-        results = json.loads(path.read_text())
-        if results["checkpoint"]["step"] != step:
-            continue
-        data = results["data"]
-        on = f"{data['examples']} studies of {data['name']}, {data['split']} split"
-        for name, values in _values(results):
-            yield {"name": name, "value": str(Interval.of(values)), "on": on}
-
-
-def _values(results: dict[str, Any]) -> Iterator[tuple[str, dict[str, float]]]:
-    if macro := results.get("zero_shot", {}).get("macro_auroc"):
-        yield "zero-shot macro AUROC", macro
-    for pair, found in {**results.get("retrieval", {}), **results.get("joint_retrieval", {})}.items():
-        yield (
-            f"{pair.replace('_to_', ' to ')} recall@10 (chance {found['chance']['recall@10']:.3f})",
-            found["recall@10"],
-        )
-    for m, found in results.get("probe", {}).items():
-        if found["trained"]["macro_auroc"]:
-            yield f"linear probe of {m}, macro AUROC", found["trained"]["macro_auroc"]
 
 
 def run() -> None:

@@ -76,8 +76,8 @@ def _pickled(path: Path) -> dict[str, np.ndarray]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"{path} holds more than weights ({str(error).splitlines()[0]}) and is not run; where you trust it, load it "
-            "with PyTorch and save its state with safetensors"
+            f"{path} holds more than weights ({str(error).splitlines()[0]}) and is not run; where you trust it, "
+            "load it with PyTorch and save its state with safetensors"
         ) from None
     for name in ("state_dict", "model", "model_state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):

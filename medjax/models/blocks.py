@@ -38,8 +38,8 @@ class BlocksConfig:
 
     scan: one compiled block run `depth` times over stacked parameters, which compiles faster and takes one more copy of
     them; parameters are stored alike. remat: "full" recomputes blocks in the backward pass, "dots" all but their matrix
-    products. attention: "xla", or "cudnn" for the fused kernel on GPUs, which takes bfloat16. dtype: of the computation;
-    parameters and norms are float32.
+    products. attention: "xla", or "cudnn" for the fused kernel on GPUs, which takes bfloat16. dtype: of the
+    computation; parameters and norms are float32.
     """
 
     width: int = 384

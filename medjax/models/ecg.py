@@ -83,8 +83,8 @@ class EcgTransformer(Trunk):
         return self.run(x, default_rows(rows, x.shape[0]), train, keep, visible)
 
     def _convolve(self, x_bct: jax.Array) -> jax.Array:
-        """[b, L, D] of [b, C, T]: two convolutions of kernel 5, strides 5 and 1, as in MoRE's released code, whose batch
-        norms are layer norms here."""
+        """[b, L, D] of [b, C, T]: two convolutions of kernel 5, strides 5 and 1, as in MoRE's released code, whose
+        batch norms are layer norms here."""
         x = x_bct.transpose(0, 2, 1)
         for i, (features, stride) in enumerate(((256, 5), (self.config.width, 1))):
             x = nn.Conv(features, (5,), (stride,), padding="VALID", dtype=x_bct.dtype, name=f"conv_{i}")(x)

@@ -14,9 +14,9 @@ from medjax.models.partitioning import named
 
 @dataclass(frozen=True)
 class PairConfig:
-    """embed_dim: E. image_projection, text_projection: widths of hidden GELU layers before the last linear one, none for
-    a linear projection, None where the pooled features are the embedding. bias: of the projections' layers. logit_bias:
-    whether there is one (SigLIP).
+    """embed_dim: E. image_projection, text_projection: widths of hidden GELU layers before the last linear one, none
+    for a linear projection, None where the pooled features are the embedding. bias: of the projections'
+    layers. logit_bias: whether there is one (SigLIP).
     """
 
     embed_dim: int

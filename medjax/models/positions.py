@@ -11,8 +11,8 @@ import numpy as np
 def resize_positions(table_ld: jax.Array, old: Sequence[int], new: Sequence[int], antialias: bool = False) -> jax.Array:
     """[prod(new), D]: a table of positions on the grid `old` for the grid `new`, axis by axis.
 
-    Cubic convolution between cell centres as `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)` does
-    it, with or without `antialias`: released ViTs do one or the other.
+    Cubic convolution between cell centres as `torch.nn.functional.interpolate(mode="bicubic", align_corners=False)`
+    does it, with or without `antialias`: released ViTs do one or the other.
     """
     if tuple(old) == tuple(new):
         return table_ld

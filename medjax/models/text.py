@@ -21,8 +21,8 @@ class TextTowerConfig(BlocksConfig):
     token takes, as RoBERTa has. types: of segments, 0 for none; all tokens are of the first. embed_norm: a norm of the
     embeddings. last_norm: a norm after the blocks. padded: padding is attended to, as SigLIP does.
 
-    pool: the first token, the mean or maximum of the real ones, the last real one ("eos"), or the last of all. pooler: a
-    linear layer on the pooled features, and a "tanh" (BERT); "kept" carries its weights along without use.
+    pool: the first token, the mean or maximum of the real ones, the last real one ("eos"), or the last of all. pooler:
+    a linear layer on the pooled features, and a "tanh" (BERT); "kept" carries its weights along without use.
     """
 
     name: str = "bert"

@@ -24,8 +24,9 @@ class VitConfig(TrunkConfig):
     channels: of the patch embedding, 0 for those of the data; data of one channel are repeated to fill them. So
     pictures [b, H, W, C], video [b, T, H, W, C] and volumes [b, T, H, W, 1] pass through the same weights.
     positions: a learnt table, or fixed sines and cosines of each axis. grid: of the learnt table, () for that of the
-    first input; other grids take it interpolated, with `antialias` or without. depth_grid: rows of a second table for the axis of slices or frames,
-    whose positions are added to those of the plane; 0 where all inputs are pictures. patch_bias: of the embedding.
+    first input; other grids take it interpolated, with `antialias` or without. depth_grid: rows of a second table for
+    the axis of slices or frames, whose positions are added to those of the plane; 0 where all inputs are pictures.
+    patch_bias: of the embedding.
     """
 
     name: str = "vit"

@@ -17,7 +17,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from medjax.bin import exporting_hub
-from medjax.bin.export import _metrics
+from medjax.bin.export_metrics import measured
 from medjax.bin.exporting_hub import Wanted
 
 TEXTS = ["Pleural effusion on the left.", "No finding. " * 40]
@@ -158,5 +158,5 @@ def test_metrics_are_those_of_the_exported_checkpoint(tmp_path):
         folder.mkdir(parents=True)
         results = {"checkpoint": {"step": step}, "data": data, "zero_shot": auroc}
         (folder / "results.json").write_text(json.dumps(results))
-    (found,) = _metrics(tmp_path, 4)
+    (found,) = measured(tmp_path, 4)
     assert found["value"] == "0.700 [0.600, 0.800]" and found["on"] == "9 studies of d, test split"

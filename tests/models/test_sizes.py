@@ -7,8 +7,8 @@ import pytest
 
 from medjax.errors import UserError
 from medjax.models import TOWERS, make_tower
-from medjax.models.sizes import SIZES
 from medjax.models.partitioning import unbox
+from medjax.models.sizes import SIZES
 
 SPECS = {
     "image": ({"kind": "image"}, {"value": jnp.zeros((1, 224, 224, 3))}),
