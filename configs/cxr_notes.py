@@ -8,7 +8,8 @@
 
 ConVIRT is arXiv 2010.00747; this has its loss, not its pre-trained encoders. Sized for a few hundred pairs: minutes on
 2 CPU cores. Identical notes count as the same answer. Notes may name the diagnosis, so zero-shot scores on them are no
-measure of the picture. Arguments: `:epochs=N`, `:tiny`.
+measure of the picture. Arguments: `:epochs=N`, `:text=FOLDER` for a text encoder that starts from published weights,
+`,locked` if it is not to be trained (see `configs/ptbxl.py`, which measures both), `:tiny`.
 """
 
 from ml_collections import ConfigDict
