@@ -8,7 +8,7 @@ from methods_batch import BLOCKS, SPECS, complete, make_batch
 
 from medjax import losses
 from medjax.convert import rules
-from medjax.convert.architecture import architecture
+from medjax.convert.architecture import architecture, exported_tree
 from medjax.convert.tables import encoder_rules
 from medjax.errors import UserError
 from medjax.losses import Tokens
@@ -45,7 +45,7 @@ def test_bias_and_scale_travel_with_an_export(batch):
     method = method_of(sigmoid={}, info_nce={})
     params, _ = method.init(KEY, batch)
     configs = {m: module.config for m, module in method.towers.modules.items()}
-    config = architecture(configs, {}, params, SPECS)
+    config = architecture(configs, {}, {}, exported_tree(params, {}), SPECS)
     assert config["biases"] == ["sigmoid"] and config["log_scales"] == ["info_nce", "sigmoid"]
     learnt = {"objectives": params["objectives"]}
     names = {"biases.sigmoid": (), "log_scales.info_nce": (), "log_scales.sigmoid": ()}

@@ -16,6 +16,8 @@ from medjax.training import loop
 
 ROOT = Path(__file__).parents[2]
 
+SLOW = pytest.mark.slow  # what these recipes consist of is trained elsewhere too
+
 
 def _train(spec: str, data: Path, workdir: Path, image_size: int | None = None) -> tuple[list[float], list[str]]:
     """Training losses, and the modalities whose encoder moved, after a few steps of a tiny recipe."""
@@ -47,20 +49,23 @@ def _check(losses: list[float], moved: list[str], modalities: set[str]) -> None:
     assert set(moved) == modalities  # every encoder that the objective uses gets a gradient, and no other
 
 
-@pytest.mark.parametrize("objective", ["info_nce", "symile", "gram"])
+@pytest.mark.parametrize(
+    "objective", ["info_nce", pytest.param("symile", marks=SLOW), pytest.param("gram", marks=SLOW)]
+)
 def test_phantom(objective, phantom_dir, tmp_path):
     # Symile's three modalities leave the lab values without a loss.
     expected = {"image", "ecg", "text"} | (set() if objective == "symile" else {"labs"})
     _check(*_train(f"phantom.py:tiny,objective={objective}", phantom_dir, tmp_path / "run", 32), expected)
 
 
-@pytest.mark.parametrize("modalities", ["image+ecg+labs+text", "labs+text"])
+@pytest.mark.parametrize("modalities", [pytest.param("image+ecg+labs+text", marks=SLOW), "labs+text"])
 def test_table(modalities, phantom_dir, tmp_path):
     spec = f"table.py:modalities={modalities},width=16,depth=1,batch=16"
     size = 32 if "image" in modalities else None
     _check(*_train(spec, phantom_dir, tmp_path / "run", size), set(modalities.split("+")))
 
 
+@SLOW
 def test_mae_then_contrastive(phantom_dir, tmp_path):
     spec = "mae_then_contrastive.py:tiny,stages=autoencoder"
     _check(*_train(spec, phantom_dir, tmp_path / "run", 32), {"image", "ecg"})
@@ -76,6 +81,7 @@ def test_ptbxl(test_data, tmp_path):
     _check(*_train("ptbxl.py:tiny", data, tmp_path / "run"), {"ecg", "demographics", "text"})
 
 
+@SLOW
 def test_hannover(test_data, tmp_path):
     columns = Columns(
         image=("image",),
