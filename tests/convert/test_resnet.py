@@ -3,8 +3,6 @@
 import jax
 import numpy as np
 import pytest
-import torch
-from transformers import ResNetConfig, ResNetModel
 
 from medjax.convert.resnet import (
     HUGGING_FACE,
@@ -19,6 +17,9 @@ from medjax.errors import UserError
 from medjax.models import make_tower
 from medjax.models.partitioning import unbox
 
+torch = pytest.importorskip("torch")
+transformers = pytest.importorskip("transformers")
+
 PARITY = 2e-5
 CASES = {
     "basic": dict(layer_type="basic", hidden_sizes=[8, 12], depths=[1, 2]),
@@ -27,10 +28,10 @@ CASES = {
 }
 
 
-def theirs_of(config: ResNetConfig, seed: int = 0) -> ResNetModel:
+def theirs_of(config, seed: int = 0):
     """With random weights and statistics."""
     torch.manual_seed(seed)
-    model = ResNetModel(config).eval()
+    model = transformers.ResNetModel(config).eval()
     for name, x in (*model.named_parameters(), *model.named_buffers()):
         if name.endswith(("running_var", "normalization.weight")):
             x.data.uniform_(0.5, 1.5)
@@ -61,7 +62,7 @@ def assert_same_state(a, b):
 
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_and_weights_agree_in_both_directions(rng, case):
-    config = ResNetConfig(num_channels=2, embedding_size=8, **CASES[case])
+    config = transformers.ResNetConfig(num_channels=2, embedding_size=8, **CASES[case])
     theirs = theirs_of(config)
     module, shapes = ours_of(options_of_config(config.to_dict()), 2)
     x = rng.normal(size=(3, 40, 36, 2)).astype(np.float32)
@@ -82,7 +83,7 @@ def test_outputs_and_weights_agree_in_both_directions(rng, case):
 
     fresh = to_flax(state_of(theirs_of(config, 1)), HUGGING_FACE, shapes)
     written = config_of(module.config, 2)
-    again = ResNetModel(ResNetConfig(**written)).eval()
+    again = transformers.ResNetModel(transformers.ResNetConfig(**written)).eval()
     state = {key: torch.from_numpy(x) for key, x in to_torch(fresh, HUGGING_FACE).items()}
     again.load_state_dict(state, strict=True)
     assert_equal_outputs(again, fresh)
@@ -92,7 +93,7 @@ def test_outputs_and_weights_agree_in_both_directions(rng, case):
 def test_published_sizes_have_the_weights_of_hugging_face(variant):
     module, shapes = ours_of({"name": "resnet", "variant": variant}, 3)
     with torch.device("meta"):
-        theirs = ResNetModel(ResNetConfig(**config_of(module.config, 3)))
+        theirs = transformers.ResNetModel(transformers.ResNetConfig(**config_of(module.config, 3)))
     keys = {}
     for path in shapes:
         (key,) = {k for r in HUGGING_FACE if (k := r.torch_key(path)) is not None}

@@ -6,7 +6,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from medjax.errors import UserError
@@ -74,6 +73,7 @@ def normed(x, present=None, stats=None, train=True):
 
 
 def test_batch_norm_is_that_of_torch_over_several_updates(rng):
+    torch = pytest.importorskip("torch")
     theirs = torch.nn.BatchNorm2d(3)
     theirs.load_state_dict({"weight": torch.linspace(0.5, 2, 3), "bias": torch.linspace(-1, 1, 3)}, strict=False)
     stats = None
