@@ -104,6 +104,7 @@ def compare(e: Encoder, dtype: str, calls: int, report: Callable[[str], None] = 
             if len(results) == 2:
                 row["times_faster"] = results["theirs"].seconds / results["ours"].seconds
                 row["loss_difference"] = abs(results["theirs"].loss / results["ours"].loss - 1)
+                report(f"{e.name}: {what}: {row['times_faster']:.2f} times faster")
             rows.append(row)
     return rows
 
