@@ -12,6 +12,7 @@ from medjax.errors import UserError
 from medjax.models.layers import dense, drop, keep_mask, layer_norm
 from medjax.models.partitioning import constrain, named
 
+Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 ACTIVATIONS = {
     "gelu": partial(nn.gelu, approximate=False),
     "gelu_tanh": partial(nn.gelu, approximate=True),
@@ -47,7 +48,7 @@ class BlocksConfig:
     heads: int = 6
     mlp_ratio: float = 4.0
     hidden: int = 0
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu"
+    activation: Activation = "gelu"
     swiglu: bool = False
     norm_first: bool = True
     epsilon: float = 1e-6

@@ -52,8 +52,8 @@ def _cubic(x: np.ndarray, a: float) -> np.ndarray:
 
 
 def sincos_positions(grid: Sequence[int], width: int, temperature: float = 10000.0) -> np.ndarray:
-    """float32[prod(grid), width]: sines and cosines of each axis' coordinate side by side (arXiv 2104.02057, section
-    4.1), channels that do not divide among the axes being zero."""
+    """float32[prod(grid), width]: sines and cosines of each axis' coordinate side by side (arXiv 2104.02057),
+    channels that do not divide among the axes being zero."""
     each = width // (2 * len(grid))
     omega = temperature ** (-np.arange(each) / each)
     axes = np.meshgrid(*(np.arange(n) for n in grid), indexing="ij")

@@ -171,22 +171,19 @@ class EcgResNet(ResNet):
         present: jax.Array | None = None,
     ) -> Features:
         """leads: bool[b, C]; the others are read as zeros. See `ResNet` for the rest."""
-        return super().__call__(_only(leads, value).swapaxes(1, 2), rows, train, present)
+        return super().__call__(self.laid_out(_only(leads, value)), rows, train, present)
+
+    def laid_out(self, value_bct: jax.Array) -> jax.Array:
+        """[b, T, C]: what is convolved."""
+        return value_bct.swapaxes(1, 2)
 
 
-class EcgImageResNet(ResNet):
+class EcgImageResNet(EcgResNet):
     """value: ECGs [b, C, T] as pictures of one channel, T high and C wide, as Symile-MIMIC encodes them."""
 
-    def __call__(
-        self,
-        value: jax.Array,
-        rows: jax.Array | None = None,
-        train: bool = False,
-        leads: jax.Array | None = None,
-        present: jax.Array | None = None,
-    ) -> Features:
-        """leads: bool[b, C]; the others are read as zeros. See `ResNet` for the rest."""
-        return super().__call__(_only(leads, value).swapaxes(1, 2)[..., None], rows, train, present)
+    def laid_out(self, value_bct: jax.Array) -> jax.Array:
+        """[b, T, C, 1]"""
+        return value_bct.swapaxes(1, 2)[..., None]
 
 
 def _only(leads: jax.Array | None, value_bct: jax.Array) -> jax.Array:

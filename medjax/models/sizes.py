@@ -10,8 +10,7 @@ def _size(width: int, depth: int, heads: int, hidden: int = 0, **more: Any) -> d
     return dict(width=width, depth=depth, heads=heads, hidden=hidden or 4 * width) | more
 
 
-# arXiv 2010.11929 table 1 (B, L, H), 2012.12877 table 1 (Ti, S), 2106.04560 table 2 (g, G), 2305.13035 (So400m),
-# 2302.05442 table 1 (e is left out). M is big_vision's.
+# B, L and H: arXiv 2010.11929; Ti and S: 2012.12877; g and G: 2106.04560; So400m: 2305.13035; M is big_vision's.
 VIT = {
     "Ti": _size(192, 12, 3),
     "S": _size(384, 12, 6),
@@ -23,9 +22,9 @@ VIT = {
     "g": _size(1408, 40, 16, 6144),
     "G": _size(1664, 48, 16, 8192),
 }
-# DINOv2's giant (arXiv 2304.07193, appendix): gated MLPs of two thirds of the hidden width.
+# DINOv2's giant (arXiv 2304.07193): gated MLPs of two thirds of the hidden width.
 DINOV2_GIANT = _size(1536, 40, 24, 4096, swiglu=True)
-# arXiv 1810.04805 section 3 and 1908.08962 table 1.
+# arXiv 1810.04805, and 1908.08962 for those below base.
 BERT = {
     "tiny": _size(128, 2, 2),
     "mini": _size(256, 4, 4),
@@ -34,7 +33,7 @@ BERT = {
     "base": _size(768, 12, 12),
     "large": _size(1024, 24, 16),
 }
-# arXiv 2103.00020 tables 19 and 20: the text towers of CLIP's image sizes.
+# The text towers of CLIP's image sizes: B and L of arXiv 2103.00020, the others of open_clip.
 CLIP_TEXT = {"B": _size(512, 12, 8), "L": _size(768, 12, 12), "H": _size(1024, 24, 16), "g": _size(1024, 24, 16)} | {
     "G": _size(1280, 32, 20)
 }

@@ -9,9 +9,12 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError
 from medjax.models.base import Features
-from medjax.models.blocks import Blocks, BlocksConfig
+from medjax.models.blocks import Activation, Blocks, BlocksConfig
 from medjax.models.layers import default_rows, dense, drop, embed_init, layer_norm, masked_mean
 from medjax.models.partitioning import constrain, named
+
+Pool = Literal["cls", "mean", "max", "eos", "last"]
+Pooler = Literal["none", "linear", "tanh", "kept"]
 
 
 @dataclass(frozen=True)
@@ -39,8 +42,8 @@ class TextTowerConfig(BlocksConfig):
     embed_norm: bool = True
     last_norm: bool = False
     padded: bool = False
-    pool: Literal["cls", "mean", "max", "eos", "last"] = "mean"
-    pooler: Literal["none", "linear", "tanh", "kept"] = "none"
+    pool: Pool = "mean"
+    pooler: Pooler = "none"
     pooler_width: int = 0
 
 
@@ -61,11 +64,11 @@ class ClipTextConfig(TextTowerConfig):
     positions: int = 77
     norm_first: bool = True
     epsilon: float = 1e-5
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "quick_gelu"
+    activation: Activation = "quick_gelu"
     causal: bool = True
     embed_norm: bool = False
     last_norm: bool = True
-    pool: Literal["cls", "mean", "max", "eos", "last"] = "eos"
+    pool: Pool = "eos"
 
 
 @dataclass(frozen=True)
@@ -76,12 +79,12 @@ class SiglipTextConfig(TextTowerConfig):
     positions: int = 64
     norm_first: bool = True
     epsilon: float = 1e-6
-    activation: Literal["gelu", "gelu_tanh", "quick_gelu", "relu"] = "gelu_tanh"
+    activation: Activation = "gelu_tanh"
     embed_norm: bool = False
     last_norm: bool = True
     padded: bool = True
-    pool: Literal["cls", "mean", "max", "eos", "last"] = "last"
-    pooler: Literal["none", "linear", "tanh", "kept"] = "linear"
+    pool: Pool = "last"
+    pooler: Pooler = "linear"
 
 
 class TextTransformer(nn.Module):
