@@ -7,8 +7,18 @@ from setuptools import find_packages, setup
 
 _VERSION = re.search(r'__version__ = "(.+?)"', Path("medjax/__init__.py").read_text())
 
-# What reads files of other formats than PNG, JPEG, CSV and NPZ.
-READERS = ["wfdb>=4.1"]
+# What reads files of other formats than PNG, JPEG, TIFF, CSV, JSON lines, tar and NPZ.
+READERS = [
+    "edfio>=0.4",
+    "nibabel>=5.3",
+    "pyarrow>=18",
+    "pydicom>=3",
+    "pylibjpeg>=2.1",
+    "pylibjpeg-openjpeg>=2.5",
+    "pynrrd>=1.1",
+    "wfdb>=4.1",
+]
+TFDS = ["tensorflow-datasets>=4.9.9"]
 # For the export's check, and for those who use the export.
 TORCH = ["torch>=2.4"]
 NOTEBOOKS = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5"]
@@ -43,6 +53,11 @@ setup(
     ],
     extras_require={
         "readers": READERS,
+        # JPEG-LS and lossless JPEG in DICOM.
+        "dicom_codecs": ["pyjpegls>=1.4", "python-gdcm>=3.0.24"],
+        "tfds": TFDS,
+        # Asks for older protobuf and pyarrow than the rest: an environment of its own is better.
+        "beam": ["apache-beam>=2.70"],
         "torch": TORCH,
         "notebooks": NOTEBOOKS,
         "transformers": ["transformers>=5"],
@@ -55,6 +70,7 @@ setup(
         "parity": ["timm>=1.0.20; python_version < '3.12'", "open_clip_torch>=3; python_version < '3.12'"],
         "test": [
             *READERS,
+            *TFDS,
             *NOTEBOOKS,
             "hypothesis>=6",
             "portpicker>=1.6",
@@ -77,11 +93,15 @@ setup(
             for name in (
                 "benchmark",
                 "build_dataset",
+                "dedup",
                 "evaluate_probe",
                 "evaluate_retrieval",
                 "evaluate_zero_shot",
                 "export",
+                "forget",
+                "inspect_dataset",
                 "report",
+                "seen",
                 "symile_xor",
                 "train",
             )

@@ -1,4 +1,4 @@
-"""Your own table: any of image, ECG, lab values and text, each an encoder, pairs of them contrasted by InfoNCE.
+"""Your own table: any of image, ECG, volume, lab values and text, each an encoder, pairs of them contrasted by InfoNCE.
 
     python -m medjax.bin.build_dataset --source=table --input=studies.csv --output=DATA \\
         --image_columns=frontal,lateral --ecg_columns=record --text_columns=report --numeric_columns=crp,creatinine \\
@@ -36,6 +36,10 @@ def get_config(arg: str | None = None) -> ConfigDict:
             dict(name="vit", patch=16, **vit),
         ),
         ecg=(dict(samples=args.samples, gain=0.1, noise=0.01), dict(name="ecg_vit", patch=50, **vit)),
+        volume=(
+            dict(size=(64, 128, 128), shift=0.05, contrast=0.1),
+            dict(name="vit", patch=16, frames=16, positions="sincos", **vit),
+        ),
         labs=(dict(drop=0.1), dict(name="mlp", hidden=(args.width, args.width), dropout=0.1)),
         text=(dict(length=128), dict(name="bert", positions=512, **block)),
     )

@@ -8,6 +8,10 @@ class UserError(ValueError):
     """Bad input, configuration or files. The message is one line; binaries print it without a stack trace."""
 
 
+class LayoutError(UserError):
+    """Bad input that is a whole source or table: the message names its path, columns and options, and no patient."""
+
+
 def suggest(name: str, valid: Iterable[str]) -> str:
     """Returns `"did you mean 'x'? valid: a, b, x"` for an unknown `name`."""
     names = sorted(valid)

@@ -9,6 +9,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("NPROC", "16")  # with fewer threads than devices XLA's collectives wait for ever
 os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"  # most of the time of a test is compilation
+if "MEDJAX_TEST_CONFIG" not in os.environ:  # the default key of ids is made here, and not in the home of the tester
+    _CONFIG = tempfile.TemporaryDirectory(prefix="medjax-test-config-")
+    os.environ["MEDJAX_TEST_CONFIG"] = os.environ["XDG_CONFIG_HOME"] = _CONFIG.name
 sys.path.insert(0, str(Path(__file__).parent / "support"))
 
 import jax

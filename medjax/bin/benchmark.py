@@ -1,6 +1,7 @@
 """Measures medjax beside what users would pick instead: python -m medjax.bin.benchmark --suite=losses [--json];
 with --suite=encoders, forward passes and training steps beside the same architecture in PyTorch; with
---suite=switches, what every switch between a paper and its released code changes in a small training.
+--suite=switches, what every switch between a paper and its released code changes in a small training; with
+--suite=data, pictures a second beside a torch DataLoader, and how much of two recipes is waiting for data.
 
 Time is the median of a call, of losses a value-and-gradient, memory the largest resident set above its level before
 the first call, each contestant in a process of its own. Only ratios within one run compare: the figures themselves are
@@ -15,26 +16,28 @@ from pathlib import Path
 
 from absl import flags
 
-from medjax.benchmarks import encoders, losses, process, switches
+from medjax.benchmarks import data, encoders, losses, process, switches
 from medjax.bin import cli
 from medjax.errors import UserError, check_choice
 
-_SUITE = flags.DEFINE_string("suite", "losses", "What to measure: losses, encoders or switches.")
+_SUITE = flags.DEFINE_string("suite", "losses", "What to measure: losses, encoders, switches or data.")
 _ONLY = flags.DEFINE_list("only", [], "Names of comparisons; default: all of the suite.")
 _ROWS = flags.DEFINE_integer("rows", 0, "Batch size in place of each comparison's own.")
 _DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Computation of --suite=encoders.")
 _CALLS = flags.DEFINE_integer("calls", 5, "Calls of each contestant of --suite=encoders, after one that compiles.")
 _WIDTH = flags.DEFINE_integer("width", 0, "Width of the embeddings in place of 512.")
 _STEPS = flags.DEFINE_integer("steps", 150, "Length of the trainings of --suite=switches.")
+_DATA = flags.DEFINE_string("data", "", "Data set built from PTB-XL, for the recipe ptbxl of --suite=data.")
+_BATCHES = flags.DEFINE_integer("batches", 8, "Batches a call of --suite=data.")
 _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line.")
 
 
 def main() -> None:
     """Runs the suite and prints its table."""
-    check_choice("--suite", _SUITE.value, ("losses", "encoders", "switches"))
-    if _ROWS.value < 0 or _WIDTH.value < 0 or _STEPS.value < 1 or _CALLS.value < 1:
-        raise UserError("--rows, --width, --steps and --calls must be positive")
-    rows = {"losses": _losses, "encoders": _encoders, "switches": _switches}[_SUITE.value]()
+    check_choice("--suite", _SUITE.value, ("losses", "encoders", "switches", "data"))
+    if _ROWS.value < 0 or _WIDTH.value < 0 or _STEPS.value < 1 or min(_CALLS.value, _BATCHES.value) < 1:
+        raise UserError("--rows, --width, --steps, --calls and --batches must be positive")
+    rows = {"losses": _losses, "encoders": _encoders, "switches": _switches, "data": _data}[_SUITE.value]()
     if _JSON.value:
         print(json.dumps({"machine": process.machine(), "suite": _SUITE.value, "rows": rows}))
 
@@ -102,6 +105,37 @@ def _switches() -> list[dict]:
         ],
     )
     return [e.as_dict() for e in effects]
+
+
+def _data() -> list[dict]:
+    contests, recipes = data.chosen(_ONLY.value)
+    rows = list(data.compare(contests, _BATCHES.value, partial(print, file=sys.stderr))) if contests else []
+    print(f"machine: {process.machine()}")
+    columns = ("images_per_second", 1, ".0f"), ("peak_bytes", 1e6, ".0f"), ("worker_bytes", 1e6, ".0f")
+    table = [
+        (
+            row["name"],
+            *(
+                row[side]["missing"] if "missing" in row[side] else format(row[side][name] / unit, how)
+                for name, unit, how in columns
+                for side in ("ours", "theirs")
+            ),
+            f"{row['times_faster']:.2f}" if "times_faster" in row else "",
+            row["target"],
+        )
+        for row in rows
+    ]
+    sides = (f"{side} {what}" for what in ("images/s", "peak MB", "worker MB") for side in ("medjax", "torch"))
+    cli.print_table(("reads", *sides, "times as fast", "target"), table)
+    waits = [data.waiting(recipe, data.STEPS, _DATA.value if recipe == "ptbxl" else "") for recipe in recipes]
+    cli.print_table(
+        ("recipe", "waits for data", "examples/s"),
+        [
+            (w["name"], w.get("missing") or f"{w['data_wait']:.1%}", f"{w.get('examples_per_second', 0):.0f}")
+            for w in waits
+        ],
+    )
+    return [*rows, *waits]
 
 
 def _lines(row: dict) -> list[tuple]:

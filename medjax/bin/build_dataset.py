@@ -8,30 +8,86 @@ Your own table, one row a study (columns that do not apply are left out):
     python -m medjax.bin.build_dataset --source=table --input=studies.csv --output=DATA \\
         --image_columns=frontal,lateral --ecg_columns=record --text_columns=report --numeric_columns=crp,creatinine \\
         --label_columns=pneumonia --patient_column=patient --split_column=split
+Archives by their layout: --source=mimic (with --mimic_rule, also with ECGs and lab tests of MIMIC-IV), symile_mimic,
+chexpert, openi, ct_rate, roco; and --source=tfds with the features of a prepared TFDS data set as columns.
+
+Data other than the phantom and public archives are sensitive unless --nosensitive says otherwise: ids are hashed with
+a secret key that stays outside of the data set, texts are scrubbed, and names in messages and lists appear hashed;
+--whois tells the owner of the key who is meant.
+
+A build that was stopped, even by a kill, goes on when the same command is given again.
 """
 
 import os
+import shlex
 import sys
 from pathlib import Path
 
 from absl import flags
 
-from medjax.bin import cli
-from medjax.data.build import REJECTED, Options, build_dataset
+from medjax.bin import archive_sources, cli  # noqa: F401 - it registers its sources
+from medjax.bin.progress import Progress
+from medjax.bin.sources import SOURCES
+from medjax.data import keys, licence
+from medjax.data.beam import beam_engine
+from medjax.data.build import REJECTED, Engine, Options, build_dataset, protected
 from medjax.data.manifest import Manifest
-from medjax.data.sources import PTBXL, Columns, MedMNIST, Phantom, Source, Table
+from medjax.data.privacy import FLAGGED, whois
+from medjax.data.sources import Source
 from medjax.data.splits import Splitting
+from medjax.data.workers import write_shards
 from medjax.errors import UserError
 
-_SOURCE = flags.DEFINE_enum("source", None, ["phantom", "ptbxl", "table", "medmnist"], "What to read.")
-_INPUT = flags.DEFINE_string("input", "", "Folder (ptbxl), CSV file (table) or .npz file (medmnist).")
+_SOURCE = flags.DEFINE_enum("source", None, list(SOURCES), "What to read.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set; must not hold one already.")
 _LIMIT = flags.DEFINE_float("max_rejected_fraction", 0.01, "Share of unreadable studies beyond which the build stops.")
 _TOKENIZER = flags.DEFINE_string("tokenizer", "", "Folder of a Hugging Face fast tokenizer; default: train one.")
 _VOCAB = flags.DEFINE_integer("vocab_size", 8192, "Largest vocabulary of a trained tokenizer.")
 _FREQUENCY = flags.DEFINE_integer("min_frequency", 2, "How often a word piece must occur to enter the vocabulary.")
-_WORKERS = flags.DEFINE_integer("workers", 0, "Processes that read studies; 0: one for each core.")
-_KEY_FILE = flags.DEFINE_string("id_key_file", "", "File with a secret that keys the hashes of ids; keep it elsewhere.")
+_WORKERS = flags.DEFINE_integer("workers", 0, "Processes that write shards; 0: one for each core.")
+_PER_SHARD = flags.DEFINE_integer("records_per_shard", 0, "Studies in a shard; 0: by their size, at most 256 MiB.")
+_INDEX = flags.DEFINE_bool("index_only", False, "Keep references to the source's files, with checksums, and no copies.")
+_ENGINE = flags.DEFINE_enum("engine", "local", ["local", "beam"], "What writes the shards: processes here, or Beam.")
+_BEAM_OPTIONS = flags.DEFINE_string("beam_options", "", "With --engine=beam: options of its pipeline and runner.")
+_SPACE = flags.DEFINE_string(
+    "patient_space", "", "What the patient ids are ids of; the same id in another space is another patient."
+)
+_KEY_FILE = flags.DEFINE_string(
+    "id_key_file",
+    "",
+    "File with the secret that keys the hashes of ids, outside of the data set. Default: for sensitive data "
+    "~/.config/medjax/id_key, which is made at its first use; none for others.",
+)
+_SCRUB = flags.DEFINE_string(
+    "scrub",
+    "",
+    "What takes names, dates and numbers out of texts before anything else: basic (rules, no guarantee), none, or "
+    "module:function of yours. Default: basic for sensitive data, none for others.",
+)
+_FLAGGED = flags.DEFINE_enum(
+    "flagged",
+    "keep",
+    list(FLAGGED),
+    "Pictures that may show writing, heads that may show a face: kept, refused, masked.",
+)
+_SAFE_NAMES = flags.DEFINE_bool(
+    "file_names_are_safe", False, "The names of the source's files tell nothing of a patient; --index_only keeps them."
+)
+_MIN_PATIENTS = flags.DEFINE_integer(
+    "min_patients", 0, "Patients who must have a word for the tokenizer to learn it; 0: 5 for sensitive data, else 1."
+)
+_WHOIS = flags.DEFINE_string(
+    "whois", "", "Builds nothing: says which study, patient or file of the source stands behind an id-... of a message."
+)
+_TERMS = {
+    duty: flags.DEFINE_bool(duty, None, f"The licence of the data: {what}. Default: what is known of --licence.")
+    for duty, what in {
+        "credentialed": "access only for those who have signed for it",
+        "non_commercial": "no commercial use",
+        "share_alike": "what is made from them carries the same licence",
+        "attribution": "their source must be named",
+    }.items()
+}
 _SPLIT = flags.DEFINE_enum(
     "split", "source", ["source", "random", "fold"], "The archive's splits, random ones, or folds."
 )
@@ -41,63 +97,34 @@ _FRACTIONS = flags.DEFINE_list(
 _FOLD = flags.DEFINE_string("fold", "0/5", "With --split=fold: which fold is the test split, of how many.")
 _SEED = flags.DEFINE_integer("split_seed", 0, "Seed of random splits and folds.")
 
-_PATIENTS = flags.DEFINE_integer("patients", 2000, "phantom: number of patients.")
-_SIZE = flags.DEFINE_integer("image_size", 64, "phantom: pixels a side.")
-_PHANTOM_SEED = flags.DEFINE_integer("seed", 0, "phantom: seed of everything.")
-_RATE = flags.DEFINE_float("ecg_rate", 100.0, "ptbxl, table: samples per second in the records.")
-_DATASET = flags.DEFINE_string("dataset", "pneumoniamnist", "medmnist: which data set, for its captions.")
-_NAME = flags.DEFINE_string("name", "table", "table: name of the data set.")
-_LICENCE = flags.DEFINE_string("licence", "unknown", "table: its licence.")
-_SENSITIVE = flags.DEFINE_bool("sensitive", True, "table: whether reports must show no pictures and no text.")
-_PROMPTS = flags.DEFINE_string(
-    "prompts", "", 'table: JSON {label: {"positive": [...], "negative": [...]}} for zero-shot.'
-)
-_IMAGES = flags.DEFINE_list("image_columns", [], "table: columns with image files; several are views of one study.")
-_ECGS = flags.DEFINE_list("ecg_columns", [], "table: columns with WFDB records, without their ending.")
-_TEXTS = flags.DEFINE_list("text_columns", [], "table: columns with reports.")
-_NUMBERS = flags.DEFINE_list("numeric_columns", [], "table: columns with lab values; empty cells are missing.")
-_LABELS = flags.DEFINE_list("label_columns", [], "table: columns with 0, 1 or nothing.")
-_PATIENT = flags.DEFINE_string("patient_column", "", "table: column with the patient; default: every row is one.")
-_EXAMPLE = flags.DEFINE_string("id_column", "", "table: column that names the study.")
-_SPLIT_COLUMN = flags.DEFINE_string("split_column", "", "table: column with train, validation (val) or test.")
-_TIME = flags.DEFINE_string("time_column", "", "table: column with days since a patient's reference date.")
-
 
 def main() -> None:
     """Builds the data set and prints what it holds."""
+    if _SOURCE.value and _WHOIS.value:
+        _look_up()
+        return
     if not _SOURCE.value or not _OUTPUT.value:
-        raise UserError("pass --source=phantom|ptbxl|table|medmnist and --output=DIR")
+        raise UserError(f"pass --source={'|'.join(SOURCES)} and --output=DIR")
     directory = Path(_OUTPUT.value)
-    manifest = build_dataset(_source(), directory, _options(), _progress)
-    sys.stderr.write("\n" if sys.stderr.isatty() else "")
+    source, engine = SOURCES[_SOURCE.value](), _engine()
+    options = _options(source)
+    manifest = build_dataset(source, directory, options, Progress("studies"), engine, _say)
     print(_summary(manifest, directory))
 
 
-def _source() -> Source:
-    if _SOURCE.value == "phantom":
-        return Phantom(_PATIENTS.value, _SIZE.value, _PHANTOM_SEED.value)
-    if not _INPUT.value:
-        raise UserError(f"--source={_SOURCE.value} needs --input")
-    path = Path(_INPUT.value)
-    if _SOURCE.value == "ptbxl":
-        return PTBXL(path, _RATE.value)
-    if _SOURCE.value == "medmnist":
-        return MedMNIST(path, _DATASET.value)
-    columns = Columns(
-        image=tuple(_IMAGES.value),
-        ecg=tuple(_ECGS.value),
-        text=tuple(_TEXTS.value),
-        numeric=tuple(_NUMBERS.value),
-        label=tuple(_LABELS.value),
-        patient=_PATIENT.value,
-        example=_EXAMPLE.value,
-        split=_SPLIT_COLUMN.value,
-        time=_TIME.value,
-    )
-    return Table(path, columns, _NAME.value, _LICENCE.value, _RATE.value, _PROMPTS.value, _SENSITIVE.value)
+def _say(line: str) -> None:
+    sys.stderr.write(f"{line}\n")
 
 
-def _options() -> Options:
+def _look_up() -> None:
+    """Prints what a pseudonym stands for."""
+    source = SOURCES[_SOURCE.value]()
+    _, options = protected(source, Options(id_key=_id_key()))
+    found = list(whois(source, options.id_key, _WHOIS.value))
+    print("\n".join(found) or f"nothing in this source is {_WHOIS.value} under this key")
+
+
+def _options(source: Source) -> Options:
     try:
         fractions = tuple(float(x) for x in _FRACTIONS.value)
         fold, folds = (int(x) for x in _FOLD.value.split("/"))
@@ -110,27 +137,32 @@ def _options() -> Options:
         vocab_size=_VOCAB.value,
         min_frequency=_FREQUENCY.value,
         workers=_WORKERS.value or os.cpu_count() or 1,
+        records_per_shard=_PER_SHARD.value,
+        index_only=_INDEX.value,
+        patient_space=_SPACE.value,
         id_key=_id_key(),
+        scrub=_SCRUB.value,
+        flagged=_FLAGGED.value,
+        file_names_are_safe=_SAFE_NAMES.value,
+        min_patients=_MIN_PATIENTS.value,
+        terms=licence.declare(licence.of(source.schema), **{duty: flag.value for duty, flag in _TERMS.items()}),
     )
 
 
 def _id_key() -> bytes:
     if not _KEY_FILE.value:
         return b""
-    path = Path(_KEY_FILE.value)
-    if not path.is_file() or not 16 <= path.stat().st_size <= 64:
-        raise UserError(
-            f"--id_key_file={path} must be a file of 16 to 64 secret bytes; head -c 32 /dev/urandom > {path}"
-        )
-    return path.read_bytes()
+    if _OUTPUT.value:
+        keys.check_outside(_KEY_FILE.value, Path(_OUTPUT.value))
+    return keys.read_key(_KEY_FILE.value)
 
 
-def _progress(done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        sys.stderr.write(f"\r{done}/{total} studies\x1b[K")
-    elif done == total or done % 1000 == 0:
-        sys.stderr.write(f"{done}/{total} studies\n")
-    sys.stderr.flush()
+def _engine() -> Engine:
+    if _ENGINE.value == "beam":
+        return beam_engine(shlex.split(_BEAM_OPTIONS.value))
+    if _BEAM_OPTIONS.value:
+        raise UserError("--beam_options are for --engine=beam")
+    return write_shards
 
 
 def _summary(manifest: Manifest, directory: Path) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from absl import flags
 
 import medjax
-from medjax.data import Batch, Dataset
+from medjax.data import Batch, Dataset, licence
 from medjax.data.manifest import SPLITS
 from medjax.errors import UserError
 from medjax.evaluation.bootstrap import REPLICATES
@@ -61,6 +61,7 @@ class Subject:
                 "name": manifest.name,
                 "synthetic": manifest.synthetic,
                 "licence": manifest.licence,
+                "terms": list(licence.of(manifest).duties),
                 "manifest_sha256": manifest.digest(),
                 "split": self.split,
                 "examples": len(table),
@@ -77,7 +78,7 @@ class Subject:
         """A page that opens with what was evaluated, on whom, and how sure the numbers are."""
         data = about["data"]
         who = f"{data['examples']} studies of {data['patients']} patients, {data['split']} split of {data['name']}"
-        who += f" (licence: {data['licence']})"
+        who += f" (licence: {licence.of(self.dataset.manifest)})"
         page = Page(
             title, f"{about['workdir']}, step {about['checkpoint']['step']}; {who}; intervals: {about['intervals']}"
         )

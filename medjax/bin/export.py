@@ -8,9 +8,11 @@ image processor, or an image and a text tower with their projections as CLIPMode
 --format=open_clip: an image and a text tower with their projections, which `open_clip` loads from inside the folder.
 `medjax.convert.load_pretrained` reads both of these back.
 
+Weights that come from data of restricted licences are exported with --acknowledge_licence; the terms go with them.
 Each is published only if PyTorch computes what JAX computes on real studies, and holds a model card.
 """
 
+import dataclasses
 from pathlib import Path
 
 from absl import flags
@@ -20,8 +22,10 @@ from medjax.bin.export_metrics import measured
 from medjax.bin.exporting import export_torch
 from medjax.bin.exporting_hub import Wanted, export_hub
 from medjax.bin.exporting_open_clip import export_open_clip
+from medjax.data.licence import check_free
 from medjax.errors import UserError
 from medjax.methods.encoder import load_run
+from medjax.training.rundir import run_terms
 
 # Format -> (what writes it, the largest difference that is let pass).
 _FORMATS = {"torch": (export_torch, 1e-5), "huggingface": (export_hub, 2e-5), "open_clip": (export_open_clip, 1e-5)}
@@ -40,6 +44,9 @@ _TOLERANCE = flags.DEFINE_float(
 )
 _EXAMPLES = flags.DEFINE_integer("examples", 64, "Studies to compare on.")
 _LICENSE = flags.DEFINE_string("license", "", "Licence of the weights for the model card, as Hugging Face names it.")
+_ACKNOWLEDGE = flags.DEFINE_bool(
+    "acknowledge_licence", False, "Export although the data are credentialed, non-commercial, or of unknown terms."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export at the same place.")
 
 
@@ -53,11 +60,15 @@ def main() -> None:
         raise UserError("--format=torch exports all modalities; leave --modality out")
     if _LORA.value == "separate" and export is not export_hub:
         raise UserError("--lora=separate goes with --format=huggingface")
+    terms = run_terms(Path(_WORKDIR.value))
+    if not _ACKNOWLEDGE.value:
+        check_free(terms)
     encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
     dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "export" / _FORMAT.value
     tolerance = tolerance if _TOLERANCE.value is None else _TOLERANCE.value
-    extra = {"metrics": list(measured(Path(_WORKDIR.value), encoder.step)), "license": _LICENSE.value or None}
+    metrics = list(measured(Path(_WORKDIR.value), encoder.step))
+    extra = {"metrics": metrics, "license": _LICENSE.value or None, "terms": dataclasses.asdict(terms)}
     options = (encoder, dataset, output, _CHECKPOINT.value, tolerance, _EXAMPLES.value, _OVERWRITE.value, extra)
     found = export(*options, **chosen)
     print(

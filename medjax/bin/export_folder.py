@@ -1,6 +1,7 @@
 """What exports of every format share: a folder that appears whole or not at all, its description and its tokenizer."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -16,8 +17,8 @@ import tokenizers
 
 import medjax
 from medjax.convert.card import model_card
-from medjax.data import DataConfig, Dataset
-from medjax.data.records import decode, decode_text, items_of
+from medjax.data import DataConfig, Dataset, licence
+from medjax.data.records import decode_text
 from medjax.errors import UserError
 from medjax.methods import exported
 from medjax.methods.encoder import Encoder
@@ -123,7 +124,8 @@ def write_description(
     """medjax_export.json and the model card.
 
     name: of the checkpoint. check: what was found, and the tolerance. extra: entries of the description that others
-    know: "format", "metrics", "license". loading: the card's section; default that of `medjax.torch`.
+    know: "format", "metrics", "license", "terms" (of all data behind the weights). loading: the card's section; default
+    that of `medjax.torch`.
     """
     (found, tolerance), data = check, encoder.config["data"]
     manifest, step = encoder.manifest, encoder.step or 0
@@ -148,6 +150,7 @@ def write_description(
             "manifest_sha256": manifest.digest(),
             "training_examples": manifest.splits["train"].examples,
         },
+        "terms": dataclasses.asdict(licence.of(manifest)),
         "verification": {
             "max_abs_difference": found.max_abs_difference,
             "tolerance": tolerance,
@@ -182,21 +185,22 @@ def _commit() -> str | None:
 
 def raw_inputs(encoder: Encoder, dataset: Dataset, modalities: Sequence[str], limit: int) -> dict[str, list[Any]]:
     """Items as users have them, `{modality: [input]}`, without those that cannot be used."""
-    source = dataset.source(split_of(dataset))
+    split = split_of(dataset)
     out: dict[str, list[Any]] = {m: [] for m in modalities}
-    for i in range(min(limit, len(source))):
-        record = decode(source[i])
+    for items in dataset.raw_items(split, range(min(limit, len(dataset.source(split))))):
         for m, values in out.items():
-            for item in items_of(record, m):
+            for item in items[m]:
                 with contextlib.suppress(UserError):
                     encoder.transforms[m].prepare(item)
                     values.append(_as_given(encoder.transforms[m].kind, item))
     return {m: values for m, values in out.items() if values}
 
 
-def _as_given(kind: str, item: np.ndarray) -> Any:
+def _as_given(kind: str, item: Any) -> Any:
     if kind == "text":
         return decode_text(item)
+    if kind == "volume":
+        return {"values": item.values, "spacing": item.spacing}
     return item.tobytes() if kind == "image" and item.ndim == 1 else item
 
 

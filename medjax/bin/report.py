@@ -131,7 +131,10 @@ def _spoken(name: str) -> str:
 
 def _data(summary: Mapping[str, Any]) -> str:
     data = summary.get("data")
-    return f"; data: {data['name']}, licence: {data['licence']}" if data else ""
+    if not data:
+        return ""
+    duties = ", ".join(data.get("terms", ()))
+    return f"; data: {data['name']}, licence: {data['licence']}" + (f" ({duties})" if duties else "")
 
 
 def _page(workdir: Path, output: Path, history, found, summary, rows) -> Page:

@@ -92,6 +92,10 @@ class CheckpointStore:
             ) from None
         return found["params"], found["rest"], found["meta"]
 
+    def meta(self, step: int) -> dict[str, Any]:
+        """What was saved beside the arrays."""
+        return ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(self._directory / str(step) / "meta")
+
     def restore_params(self, step: int) -> tuple[Any, dict[str, Any]]:
         """`(params, meta)` as arrays on the first local device, whatever mesh they were saved from.
 
@@ -105,7 +109,7 @@ class CheckpointStore:
         )
         folder = self._directory / str(step)
         params = ocp.StandardCheckpointer().restore(folder / "params", target)
-        return params, ocp.Checkpointer(ocp.JsonCheckpointHandler()).restore(folder / "meta")
+        return params, self.meta(step)
 
     def restore_rest(self, step: int, name: str) -> Any:
         """One entry of "rest", as `restore_params` restores; empty where the checkpoint has none.

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medjax.data.licence import Licence
+
 # Objectives whose loss sees no label of the data set.
 _WITHOUT_LABELS = {"info_nce", "symile", "gram", "masked_autoencoder"}
 _INPUTS = {
@@ -10,6 +12,7 @@ _INPUTS = {
     "ecg": 'encoder.embed({{"{name}": [signal]}})  # numpy [leads, samples] in mV',
     "labs": 'encoder.embed({{"{name}": [{{"{first}": 4.2}}]}})  # what is left out counts as missing',
     "text": 'encoder.embed({{"{name}": ["No pleural effusion."]}})',
+    "volume": 'encoder.embed({{"{name}": [{{"values": voxels, "spacing": (3.0, 0.7, 0.7)}}]}})  # numpy [D, H, W], mm',
 }
 
 
@@ -45,6 +48,7 @@ library_name: {library}
 |---|---|
 | data | {data["name"]}{synthetic} |
 | licence of the data | {data["licence"]} |
+| it asks for | {_duties(about.get("terms", {}))} |
 | licence of the weights | {about.get("license") or "not declared"} |
 | method | {about["method"]["name"]}; objectives: {", ".join(objectives)} |
 | started from | {_started(about.get("pretrained"))} |
@@ -96,6 +100,10 @@ encoder = Encoder.from_pretrained(".")
 With medjax installed, `medjax.torch.load(folder)` is the same, and `medjax.load(folder)` gives it back in JAX."""
 
 
+def _duties(terms: Mapping[str, Any]) -> str:
+    return ", ".join(Licence(**terms).duties) or "nothing"
+
+
 def _metrics(metrics: Sequence[Mapping[str, Any]] | None) -> str:
     if not metrics:
         return "Nothing: the run held no evaluation of this checkpoint when it was exported."
@@ -131,6 +139,7 @@ def _table(config: Mapping[str, Any], preprocessing: Mapping[str, Any]) -> str:
             "ecg": lambda s: f"{len(s['leads'])} leads ({', '.join(s['leads'])}) at {s['rate']:g} Hz, mV",
             "labs": lambda s: ", ".join(s["names"]),
             "text": lambda s: f"up to {s['length']} tokens",
+            "volume": lambda s: f"{'x'.join(map(str, s['size']))} voxels: D upwards, H to the back, W to the left",
         }[spec["kind"]](spec)
         depth = f", depth {tower['depth']}" if "depth" in tower else ""
         rows.append(f"| {m} | {given} | {tower['name']}, width {c['width']}{depth} |")

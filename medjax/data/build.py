@@ -1,245 +1,232 @@
-"""From a source to a data set: read every study, split by patient, write records, manifest and tokenizer."""
+"""From a source to a data set: read every study, split by patient, write records, manifest and tokenizer.
 
+A build writes whole shards, each under its name only when it is complete and with a receipt beside it. After a kill the
+same command goes on with the shards that have none. Neither that, nor the number of workers, nor the engine changes a
+byte. Plan and receipts, which hold the texts of the training split, are removed at the end.
+"""
+
+import fcntl
+import itertools
 import json
-import math
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field, replace
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from medjax.data import tokenizer
-from medjax.data.ids import hash_id
-from medjax.data.manifest import FILE, SPLITS, Manifest, Modality, Split, read
-from medjax.data.records import Example, ShardWriter, decode_text, encode
-from medjax.data.sources.base import Source, Study
-from medjax.data.splits import Splitting, assign
+from medjax.data import licence, tokenizer
+from medjax.data import plan as plans
+from medjax.data.describe import describe_modalities, describe_splits
+from medjax.data.keys import default_key, fingerprint
+from medjax.data.manifest import FILE, SPLITS, Manifest, read
+from medjax.data.plan import Options, Plan, make_plan
+from medjax.data.privacy import Privacy, protect
+from medjax.data.records import UNFINISHED, write_file
+from medjax.data.shards import RECEIPT, Encoder, Receipt, ShardTask
+from medjax.data.sources.base import Source
+from medjax.data.workers import write_shards
 from medjax.errors import UserError
 
+log = logging.getLogger("medjax")
 REJECTED = "rejected.jsonl"
+_TRIED = 200  # texts that a tokenizer must mostly know
+_LOCK = ".build.lock"
+# (encoder, tasks, rejections allowed, workers, tick) -> receipts in any order.
+Engine = Callable[[Encoder, Sequence[ShardTask], int, int, Callable[[int], None]], Iterable[Receipt]]
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to build. max_rejected_fraction: share of studies that may be unreadable before the build stops.
+def build_dataset(
+    source: Source,
+    directory: Path,
+    options: Options,
+    report: Callable[[int, int], None],
+    engine: Engine = write_shards,
+    say: Callable[[str], None] = log.info,
+) -> Manifest:
+    """Builds the data set in `directory`, or goes on with a build that was stopped; the manifest is written last.
 
-    tokenizer: folder of one to use; empty trains one. workers: processes that read studies. id_key: secret that
-    keys the hashes of patient and study ids.
-    """
-
-    splitting: Splitting = field(default_factory=Splitting)
-    max_rejected_fraction: float = 0.01
-    tokenizer: str = ""
-    vocab_size: int = 8192
-    min_frequency: int = 2
-    workers: int = 1
-    records_per_shard: int = 4096
-    id_key: bytes = b""
-
-
-def build_dataset(source: Source, directory: Path, options: Options, report: Callable[[int, int], None]) -> Manifest:
-    """Builds the data set in `directory`; the manifest is written last, so that half a build is none.
-
-    report: called with (studies done, studies in all).
+    report: called with (studies done, studies in all). engine: what writes the shards, by default `options.workers`
+    processes. say: called with a line on what will be written, before it is.
 
     Raises:
-      UserError: a data set is there already, too many studies are unreadable (listed in rejected.jsonl), a patient
-        stands in two splits, or a split is empty.
+      UserError: a data set is there already, or part of another build, or one that is running; the disk is too small;
+        too many studies are unreadable (listed in rejected.jsonl), a patient stands in two splits, or a split is empty.
     """
-    if (directory / FILE).exists():
-        raise UserError(f"there is a data set at {directory} already; remove it or choose another --output")
+    _check_free(directory)
+    source, options = protected(source, options)
     if options.tokenizer:
         tokenizer.load(options.tokenizer)  # before hours of reading, not after
     directory.mkdir(parents=True, exist_ok=True)
-    studies = source.studies()
-    splits = assign(studies, options.splitting)
-    writer = _Writer(source, directory, options)
-    with _RejectionLog(directory / REJECTED, options.max_rejected_fraction, len(studies)) as rejections:
-        for done, (study, split, result) in enumerate(
-            zip(studies, splits, _read_all(studies, options.workers), strict=True)
-        ):
-            if not isinstance(result, UserError):
-                result = writer.add(result, split)
-            if isinstance(result, UserError):
-                rejections.add(study, result)
-            report(done + 1, len(studies))
-    manifest = replace(writer.finish(), rejected=rejections.count)
-    manifest.save(directory)
+    with _locked(directory):
+        _check_free(directory)  # another process may just have finished
+        plan = make_plan(source, directory, options)
+        complete = _complete(plan, directory)
+        done = sum(r.studies for r in complete.values())
+        say(f"{plan}" + (f", of which {done} are written already" if done else ""))
+        plan.check_space(directory, done)
+        _write(plan, directory, complete, report, engine)
+        manifest = _finish(plan, directory)
+        manifest.save(directory)
+        _clean(directory)
     return read(directory)  # as everyone will see it: JSON turns a rate of 100 into 100.0, and the digest with it
 
 
-def _read_one(study: Study) -> Example | UserError:
-    try:
-        return study.read()
-    except UserError as error:
-        return error
+def protected(source: Source, options: Options) -> tuple[Source, Options]:
+    """The source as it may be stored, and the options with the key of its ids.
 
-
-def _read_all(studies: Sequence[Study], workers: int) -> Iterator[Example | UserError]:
-    if workers <= 1:
-        yield from map(_read_one, studies)
-        return
-    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(_read_one, studies, chunksize=16)
-
-
-class _RejectionLog:
-    """rejected.jsonl, and the limit beyond which a build stops."""
-
-    def __init__(self, path: Path, limit: float, total: int):
-        self._path, self._limit, self._total = path, limit, total
-        self.count = 0
-
-    def __enter__(self) -> "_RejectionLog":
-        self._file = self._path.open("w")
-        return self
-
-    def __exit__(self, *_) -> None:
-        self._file.close()
-
-    def add(self, study: Study, error: UserError) -> None:
-        self.count += 1
-        self._file.write(json.dumps({"example": study.name, "reason": str(error)}) + "\n")
-        self._file.flush()
-        if self.count > self._limit * self._total:
-            raise UserError(
-                f"{self.count} of {self._total} studies are unreadable, more than --max_rejected_fraction="
-                f"{self._limit}; the last: {error}; all are listed in {self._path}"
-            )
-
-
-class _Writer:
-    """Writes records split by split, and keeps what the manifest and the transforms need to know of them."""
-
-    def __init__(self, source: Source, directory: Path, options: Options):
-        self._schema, self._directory, self._options = source.schema, directory, options
-        self._shards = {s: ShardWriter(directory, s, options.records_per_shard) for s in SPLITS}
-        self._patients: dict[str, set[str]] = {s: set() for s in SPLITS}
-        self._present = {s: dict.fromkeys(self._schema.modalities, 0) for s in SPLITS}
-        self._positive = {s: dict.fromkeys(self._schema.labels, 0) for s in SPLITS}
-        self._texts: list[str] = []
-        self._labs: dict[str, list[np.ndarray]] = {}
-
-    def add(self, example: Example, split: str) -> Example | UserError:
-        """Writes one example, or says what is wrong with it."""
-        try:
-            record = self._record(example)
-        except UserError as error:
-            return error
-        self._shards[split].write(encode(record))
-        self._patients[split].add(example.patient_id)
-        for m in example.items:
-            self._present[split][m] += 1
-        for name, value in example.labels.items():
-            self._positive[split][name] += value == 1
-        if split == "train":
-            self._learn(example)
-        return example
-
-    def _record(self, example: Example) -> dict[str, np.ndarray]:
-        if not example.patient_id:
-            raise UserError("the patient is unknown; name the patient or drop the row")
-        record = {}
-        for modality, items in example.items.items():
-            kind = self._schema.modalities[modality].kind
-            for i, item in enumerate(items):
-                _check_item(kind, modality, item)
-                record[f"{modality}/{i}"] = item
-        key = self._options.id_key
-        for name, value in (
-            ("example", example.example_id),
-            ("group", example.group_id),
-            ("patient", example.patient_id),
-        ):
-            record[f"id/{name}"] = hash_id(value, key)
-        record["time"] = np.array([example.time], np.float32)
-        record["labels"] = np.array([example.labels.get(k, math.nan) for k in self._schema.labels], np.float32)
-        record |= {f"boxes/{k}": np.asarray(v, np.float32) for k, v in example.boxes.items()}
-        record |= {f"factor/{k}": np.array([v], np.float32) for k, v in example.factors.items()}
-        return record
-
-    def _learn(self, example: Example) -> None:
-        for modality, items in example.items.items():
-            kind = self._schema.modalities[modality].kind
-            if kind == "text":
-                self._texts += [decode_text(x) for x in items]
-            elif kind == "labs":
-                self._labs.setdefault(modality, []).extend(items)
-
-    def finish(self) -> Manifest:
-        """Closes the shards, trains the tokenizer, and makes the manifest."""
-        for shards in self._shards.values():
-            shards.close()
-        splits = {}
-        for s in SPLITS:
-            examples = sum(shard["records"] for shard in self._shards[s].shards)
-            if not examples:
-                raise UserError(f"every example of the {s} split was rejected; see {self._directory / REJECTED}")
-            counts = len(self._patients[s]), self._present[s], self._positive[s]
-            splits[s] = Split(tuple(self._shards[s].shards), examples, *counts)
-        schema = self._schema
-        modalities = {
-            m: _described(x, self._labs.get(m, [])) if x.kind == "labs" else x for m, x in schema.modalities.items()
-        }
-        return Manifest(
-            name=schema.name,
-            source=schema.source,
-            licence=schema.licence,
-            synthetic=schema.synthetic,
-            sensitive=schema.sensitive,
-            texts_from_labels=schema.texts_from_labels,
-            patients_known=schema.patients_known,
-            modalities=modalities,
-            labels=schema.labels,
-            findings=schema.findings,
-            splits=splits,
-            notes=schema.notes,
-            tokenizer=self._tokenizer(),
-        )
-
-    def _tokenizer(self) -> str | None:
-        if not any(x.kind == "text" for x in self._schema.modalities.values()):
-            return None
-        options = self._options
-        if options.tokenizer:
-            tokenizer.adopt(options.tokenizer, self._directory)
-        else:
-            tokenizer.train(self._texts, self._directory, options.vocab_size, options.min_frequency)
-        tokenizer.check_vocabulary(tokenizer.load(self._directory / tokenizer.FOLDER), self._texts[:200])
-        return tokenizer.FOLDER
-
-
-def _check_item(kind: str, modality: str, item: np.ndarray) -> None:
-    """Raises UserError for what no transform could use."""
-    if kind == "text" and not decode_text(item).strip():
-        raise UserError(f"{modality} is empty text")
-    if kind == "ecg" and not np.isfinite(item).all():
-        raise UserError(f"{modality} holds samples that are not numbers")
-    if kind == "labs" and np.isnan(item).all():
-        raise UserError(f"{modality} holds no value at all")
-
-
-def _described(labs: Modality, rows: list[np.ndarray]) -> Modality:
-    """The schema of lab tests with their distributions, over finite training values."""
-    table = np.stack(rows).astype(np.float64) if rows else np.zeros((0, len(labs.names)))
-    statistics, percentiles = {}, {}
-    for name, column in zip(labs.names, table.T, strict=True):
-        finite = column[np.isfinite(column)]
-        at = np.percentile(finite, np.arange(1, 100)) if finite.size else np.zeros(99)
-        percentiles[name] = tuple(at.tolist())
-        statistics[name] = _statistics(column, finite, at[0], at[-1])
-    return replace(labs, statistics=statistics, percentiles=percentiles)
-
-
-def _statistics(column: np.ndarray, finite: np.ndarray, low: float, high: float) -> tuple[float, ...]:
-    """Mean, std, 1st and 99th percentile, share observed.
-
-    Mean and std are of values clipped to the percentiles, so that one slip of the pen does not set the scale.
+    Raises:
+      UserError: see `medjax.data.privacy.protect`.
     """
-    if not finite.size:
-        return (0.0, 1.0, 0.0, 0.0, 0.0)
-    clipped = finite.clip(low, high)
-    observed = float(np.mean(~np.isnan(column)))
-    return (float(clipped.mean()), float(clipped.std() or 1.0), float(low), float(high), observed)
+    key = options.id_key or (default_key() if source.schema.sensitive else b"")
+    rules = Privacy(key, options.scrub, options.flagged, options.file_names_are_safe)
+    return protect(source, rules, options.index_only), replace(options, id_key=key)
+
+
+def _check_free(directory: Path) -> None:
+    if (directory / FILE).exists():
+        _clean(directory)  # of a build that was killed when all was done
+        raise UserError(f"there is a data set at {directory} already; remove it or choose another --output")
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    """Refuses a second build in the same folder; the system frees the lock of a process that was killed."""
+    with (directory / _LOCK).open("w") as f:
+        try:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UserError(
+                f"another process builds in {directory} now; wait for it or choose another --output"
+            ) from None
+        yield
+
+
+def _complete(plan: Plan, directory: Path) -> dict[str, Receipt]:
+    """The receipts of shards that an earlier build has written; what it left unfinished is removed."""
+    for path in directory.glob(f".*{UNFINISHED}"):
+        path.unlink()
+    return {task.stem: receipt for task in plan.tasks if (receipt := _receipt(task, directory))}
+
+
+def _write(
+    plan: Plan, directory: Path, complete: dict[str, Receipt], report: Callable[[int, int], None], engine: Engine
+) -> None:
+    """Writes the other shards."""
+    done, rejected = 0, sum(len(r.rejected) for r in complete.values())
+
+    def tick(count: int) -> None:
+        nonlocal done
+        if count:
+            done += count
+            report(done, plan.studies)
+
+    if rejected > plan.rejections_allowed:
+        raise _too_many(plan, directory, rejected)
+    tick(sum(r.studies for r in complete.values()))
+    tasks = [task for task in plan.tasks if task.stem not in complete]
+    for receipt in engine(plan.encoder, tasks, plan.rejections_allowed - rejected, plan.options.workers, tick):
+        rejected += len(receipt.rejected)
+        if rejected > plan.rejections_allowed:
+            raise _too_many(plan, directory, rejected, receipt)
+
+
+def _receipt(task: ShardTask, directory: Path) -> Receipt | None:
+    """Of a shard that is complete, files and all."""
+    path = directory / f"{task.stem}{RECEIPT}"
+    if not path.is_file():
+        return None
+    receipt = Receipt.load(path)
+    files = [x for x in (receipt.shard, (receipt.shard or {}).get("chunks")) if x]
+    sizes = [(directory / x["file"], x["bytes"]) for x in files]
+    return receipt if all(file.is_file() and file.stat().st_size == n for file, n in sizes) else None
+
+
+def _too_many(plan: Plan, directory: Path, count: int, last: Receipt | None = None) -> UserError:
+    """The error that stops the build, after all that were rejected so far have been listed."""
+    receipts = [r for task in plan.tasks if (r := _receipt(task, directory))]
+    rejected = [x for r in receipts + ([last] if last and not last.complete else []) for x in r.rejected]
+    _list_rejected(rejected, directory)
+    return UserError(
+        f"{count} of {plan.studies} studies are unreadable, more than --max_rejected_fraction="
+        f"{plan.options.max_rejected_fraction}; the last: {rejected[-1]['reason']}; all are listed in "
+        f"{directory / REJECTED}"
+    )
+
+
+def _list_rejected(rejected: Iterable[dict[str, str]], directory: Path) -> None:
+    write_file(directory / REJECTED, "".join(json.dumps(x) + "\n" for x in rejected).encode())
+
+
+def _finish(plan: Plan, directory: Path) -> Manifest:
+    """Makes of the receipts what is no shard: the list of rejected studies, patients' ids, tokenizer and manifest."""
+    receipts: dict[str, list[Receipt]] = {s: [] for s in SPLITS}
+    for task in plan.tasks:
+        receipt = Receipt.load(directory / f"{task.stem}{RECEIPT}")
+        receipts[task.split].append(replace(receipt, texts=[]))  # they are read again one shard at a time
+    rejected = [x for split in SPLITS for r in receipts[split] for x in r.rejected]
+    _list_rejected(rejected, directory)
+    schema = plan.source.schema
+    splits = describe_splits(receipts, schema, directory)
+    return Manifest(
+        name=schema.name,
+        source=schema.source,
+        licence=schema.licence,
+        terms=plan.options.terms or licence.of(schema),
+        synthetic=schema.synthetic,
+        sensitive=schema.sensitive,
+        texts_from_labels=schema.texts_from_labels,
+        patients_known=schema.patients_known,
+        patient_space=plan.options.patient_space or schema.patient_space,
+        id_key=fingerprint(plan.options.id_key),
+        index_only=plan.options.index_only,
+        modalities=describe_modalities(receipts["train"], schema),
+        labels=schema.labels,
+        findings=schema.findings,
+        splits=splits,
+        notes=(*schema.notes, *_flag_notes([r for split in SPLITS for r in receipts[split]], plan.options)),
+        rejected=len(rejected),
+        tokenizer=_tokenizer(plan, directory),
+    )
+
+
+def _flag_notes(receipts: Sequence[Receipt], options: Options) -> list[str]:
+    """What readers warned of, and what was done."""
+    counts = sum((r.flagged for r in receipts), Counter())
+    done = "what was found by rule is blank" if options.flagged == "mask" else "they are as they were"
+    return [f"{n} studies may show {what}; {done}." for what, n in sorted(counts.items())]
+
+
+def _tokenizer(plan: Plan, directory: Path) -> str | None:
+    if not any(x.kind == "text" for x in plan.source.schema.modalities.values()):
+        return None
+    options = plan.options
+    if options.tokenizer:
+        tokenizer.adopt(options.tokenizer, directory)
+    else:
+        patients, texts = itertools.tee(_texts(plan, directory))
+        tokenizer.train(
+            (text for _, text in texts),
+            directory,
+            options.vocab_size,
+            options.min_frequency,
+            patients=(patient for patient, _ in patients),
+            min_patients=plan.min_patients,
+        )
+    some = [text for _, text in itertools.islice(_texts(plan, directory), _TRIED)]
+    tokenizer.check_vocabulary(tokenizer.load(directory / tokenizer.FOLDER), some)
+    return tokenizer.FOLDER
+
+
+def _texts(plan: Plan, directory: Path) -> Iterator[tuple[int, str]]:
+    """(hashed patient, text) of the training split."""
+    for task in plan.tasks:
+        if task.split == "train":
+            yield from Receipt.load(directory / f"{task.stem}{RECEIPT}").texts
+
+
+def _clean(directory: Path) -> None:
+    """Removes what only a build needs; the receipts hold texts."""
+    for path in (*directory.glob(f"*{RECEIPT}"), *directory.glob(f".*{UNFINISHED}"), directory / plans.FILE):
+        path.unlink(missing_ok=True)
+    (directory / _LOCK).unlink(missing_ok=True)

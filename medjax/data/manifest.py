@@ -3,13 +3,14 @@
 import dataclasses
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medjax.config import build
-from medjax.data.records import sha256
+from medjax.data.licence import Licence
+from medjax.data.records import sha256, write_file
 from medjax.errors import UserError
 
 FILE = "manifest.json"
@@ -51,19 +52,25 @@ class Finding:
 
 @dataclass(frozen=True)
 class Split:
-    """One split: its shard files (file, records, bytes, sha256) and counts."""
+    """One split: its shard files (file, records, bytes, sha256, and under "chunks" the same of a file beside it that
+    holds the voxels of its volumes) and counts. patient_ids: the file of its patients' hashed ids.
+    """
 
     shards: tuple[dict, ...]
     examples: int
     patients: int
     present: dict[str, int]
     positive: dict[str, int]
+    patient_ids: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Manifest:
     """A data set. patients_known: false where every example counts as a patient of its own. texts_from_labels: true
     where the texts were made from the labels, so that who learns from the texts has seen the labels.
+    index_only: records refer to files of the source and need its folder. patient_space: what the patients' ids are ids
+    of; the same id in another space is another patient. terms: of the licence, in fields. id_key: fingerprint of the
+    secret that keys the ids, empty where they have none; the ids of two data sets may be compared where it is the same.
     """
 
     name: str
@@ -80,11 +87,15 @@ class Manifest:
     rejected: int = 0
     tokenizer: str | None = None
     texts_from_labels: bool = False
+    terms: Licence | None = None
+    id_key: str = ""
+    index_only: bool = False
+    patient_space: str = ""
     format: str = FORMAT
 
     def save(self, directory: Path) -> None:
-        """Writes manifest.json."""
-        (directory / FILE).write_text(json.dumps(dataclasses.asdict(self), indent=1) + "\n")
+        """Writes manifest.json, all of it or nothing."""
+        write_file(directory / FILE, (json.dumps(dataclasses.asdict(self), indent=1) + "\n").encode())
 
     def digest(self) -> str:
         """SHA-256 of the manifest, and through its checksums of every record."""
@@ -130,28 +141,36 @@ def read(directory: str | Path) -> Manifest:
     return build(Manifest, raw, str(path))
 
 
-def _check_files(manifest: Manifest, directory: Path) -> None:
-    # An ArrayRecord reader gives zero records, not an error, for a missing file.
+def _files(manifest: Manifest) -> Iterator[dict]:
     for split in manifest.splits.values():
         for shard in split.shards:
-            path = directory / shard["file"]
-            if not path.is_file():
-                raise UserError(f"shard {path} of data set {manifest.name!r} is missing; build the data set again")
-            if path.stat().st_size != shard["bytes"]:
-                raise UserError(
-                    f"shard {path} has {path.stat().st_size} bytes and the manifest says {shard['bytes']}; "
-                    "it is damaged, build the data set again"
-                )
+            yield shard
+            if shard.get("chunks"):
+                yield shard["chunks"]
+        if split.patient_ids:
+            yield split.patient_ids
+
+
+def _check_files(manifest: Manifest, directory: Path) -> None:
+    # An ArrayRecord reader gives zero records, not an error, for a missing file.
+    for entry in _files(manifest):
+        path = directory / entry["file"]
+        if not path.is_file():
+            raise UserError(f"{path} of data set {manifest.name!r} is missing; build the data set again")
+        if path.stat().st_size != entry["bytes"]:
+            raise UserError(
+                f"{path} has {path.stat().st_size} bytes and the manifest says {entry['bytes']}; "
+                "it is damaged, build the data set again"
+            )
 
 
 def verify(manifest: Manifest, directory: str | Path) -> None:
-    """Reads every shard and compares its checksum.
+    """Reads every file and compares its checksum.
 
     Raises:
-      UserError: a shard differs from the manifest.
+      UserError: a file differs from the manifest.
     """
-    for split in manifest.splits.values():
-        for shard in split.shards:
-            path = Path(directory) / shard["file"]
-            if sha256(path) != shard["sha256"]:
-                raise UserError(f"shard {path} differs from its checksum; it is damaged, build the data set again")
+    for entry in _files(manifest):
+        path = Path(directory) / entry["file"]
+        if sha256(path) != entry["sha256"]:
+            raise UserError(f"{path} differs from its checksum; it is damaged, build the data set again")

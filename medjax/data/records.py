@@ -1,14 +1,18 @@
 """Records: one study as named arrays in safetensors, many of them in an ArrayRecord shard.
 
-Keys of a record: `{modality}/{i}` for item i of a modality in its raw form (see `medjax.data.transforms`),
-`id/{example,group,patient}` uint32[2], `time` float32[1] in days, `labels` float32[K] (NaN unknown),
+Keys of a record: `{modality}/{i}` for item i of a modality in its raw form (see `medjax.data.transforms`; what stands
+for files and volumes says `medjax.data.items`), `id/{example,group,patient}` uint32[2], `time` float32[1] in days,
+`labels` float32[K] (NaN unknown),
 `boxes/{finding}` float32[n, 4] (x0, y0, x1, y1 in [0, 1]) and `factor/{name}` float32[1], where a source has them.
 """
 
 import hashlib
+import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -16,24 +20,27 @@ from array_record.python.array_record_module import ArrayRecordWriter
 
 from medjax.errors import UserError
 
+UNFINISHED = ".unfinished"
+
 
 @dataclass
 class Example:
     """A study before it becomes a record.
 
     items: raw items by modality: encoded image bytes (uint8[n]), ECG float32[C, T] in mV, lab values float32[F] with
-    NaN for missing, text as UTF-8 bytes (uint8[n]). labels: `{name: 0, 1 or NaN}`. boxes: `{finding: float32[n, 4]}`.
-    factors: further known numbers, such as the latent state of a phantom.
+    NaN for missing, text as UTF-8 bytes (uint8[n]), a Volume; or FileItems that read one. labels: `{name: 0, 1 or
+    NaN}`. boxes: `{finding: float32[n, 4]}`. factors: further known numbers, such as the latent state of a phantom.
     """
 
     example_id: str
     patient_id: str
-    items: Mapping[str, list[np.ndarray]]
+    items: Mapping[str, list[Any]]
     group_id: str = ""
     time: float = 0.0
     labels: Mapping[str, float] = field(default_factory=dict)
     boxes: Mapping[str, np.ndarray] = field(default_factory=dict)
     factors: Mapping[str, float] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
 
 
 def encode_text(text: str) -> np.ndarray:
@@ -63,40 +70,58 @@ def decode(data: bytes) -> dict[str, np.ndarray]:
         raise UserError(f"not a medjax record ({len(data)} bytes): {error}") from None
 
 
-def items_of(record: Mapping[str, np.ndarray], modality: str) -> list[np.ndarray]:
-    """The raw items of a modality, in order."""
-    out = []
-    while (key := f"{modality}/{len(out)}") in record:
-        out.append(record[key])
-    return out
+class RecordFile:
+    """Writes an ArrayRecord file under a temporary name; it gets its own when it is complete.
 
+    As a context manager it leaves nothing behind where it was not finished.
+    """
 
-class ShardWriter:
-    """Writes records to `{stem}-{i:05d}.array_record` files of at most `per_shard` records each."""
+    def __init__(self, path: Path):
+        self._path, self._temporary = path, temporary(path)
+        self._writer = ArrayRecordWriter(str(self._temporary), "group_size:1")  # random access
+        self.name, self.records = path.name, 0
 
-    def __init__(self, directory: Path, stem: str, per_shard: int = 4096):
-        self._directory, self._stem, self._per_shard = directory, stem, per_shard
-        self._writer: ArrayRecordWriter | None = None
-        self.shards: list[dict] = []
+    def __enter__(self) -> "RecordFile":
+        return self
+
+    def __exit__(self, *_) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._temporary.unlink(missing_ok=True)
 
     def write(self, data: bytes) -> None:
         """Appends one record."""
-        if self._writer is None or self.shards[-1]["records"] == self._per_shard:
-            self.close()
-            name = f"{self._stem}-{len(self.shards):05d}.array_record"
-            self._writer = ArrayRecordWriter(str(self._directory / name), "group_size:1")  # random access
-            self.shards.append({"file": name, "records": 0})
         self._writer.write(data)
-        self.shards[-1]["records"] += 1
+        self.records += 1
 
-    def close(self) -> None:
-        """Finishes the open shard and notes its size and checksum."""
-        if self._writer is None:
-            return
+    def finish(self) -> dict[str, Any]:
+        """Closes the file and names it; returns its entry in a manifest: file, records, bytes, sha256."""
         self._writer.close()
         self._writer = None
-        path = self._directory / self.shards[-1]["file"]
-        self.shards[-1] |= {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        return {"file": self._path.name, "records": self.records} | publish(self._temporary, self._path)
+
+
+def temporary(path: Path) -> Path:
+    """Where a file is written until it is complete: a new name each time, as two machines may write the same file."""
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
+
+
+def publish(written: Path, path: Path) -> dict[str, Any]:
+    """Gives a complete file its name in one step, so that a kill or a power cut leaves all of it or nothing; returns
+    its bytes and sha256.
+    """
+    with written.open("rb") as f:
+        os.fsync(f.fileno())
+    described = {"bytes": written.stat().st_size, "sha256": sha256(written)}
+    written.replace(path)
+    return described
+
+
+def write_file(path: Path, data: bytes) -> dict[str, Any]:
+    """Writes a whole file in one step; returns its file, bytes and sha256."""
+    written = temporary(path)
+    written.write_bytes(data)
+    return {"file": path.name} | publish(written, path)
 
 
 def sha256(path: Path) -> str:

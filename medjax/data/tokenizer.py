@@ -1,8 +1,10 @@
 """Tokenizers in the Hugging Face layout: WordPiece trained on a data set's own training reports, or brought along."""
 
+import itertools
 import json
 import shutil
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +15,32 @@ from medjax.errors import UserError
 
 FOLDER = "tokenizer"
 MAX_UNKNOWN = 0.2
+MIN_PATIENTS = 5  # of a word of sensitive texts
+_CHUNK = 1000
 _FILE, _CONFIG, _VOCABULARY = "tokenizer.json", "tokenizer_config.json", "vocab.txt"
 _ROLES = ("pad", "unk", "cls", "sep", "mask")
 _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
-def train(texts: Iterable[str], directory: Path, vocab_size: int, min_frequency: int) -> int:
+def train(
+    texts: Iterable[str],
+    directory: Path,
+    vocab_size: int,
+    min_frequency: int,
+    patients: Iterable[Hashable] | None = None,
+    min_patients: int = 1,
+) -> int:
     """Trains on lower-cased texts and writes `directory/tokenizer`; returns the vocabulary's size.
 
-    A word piece seen fewer than `min_frequency` times does not enter the vocabulary, so that rare words, names among
-    them, do not either.
+    A word piece seen fewer than `min_frequency` times does not enter the vocabulary. Nor does a word, whole or in
+    pieces longer than a letter that other words do not have, that stands in the texts of fewer than `min_patients`
+    patients: rare words are often names and record numbers, which a vocabulary would tell to whoever gets the model.
+    Texts are gone through once, and only their words are kept.
+
+    patients: of each text, as any hashable; by default every text is of a patient of its own.
     """
-    vocabulary = _learn(list(texts), vocab_size, min_frequency).get_vocab()
+    counts, letters = _count(texts, patients, min_patients)
+    vocabulary = _learn(counts, letters, vocab_size, min_frequency).get_vocab()
     tokenizer = _untrained(models.WordPiece(vocabulary, unk_token="[UNK]"))
     tokenizer.add_special_tokens(list(_SPECIAL))
     ends = [("[CLS]", tokenizer.token_to_id("[CLS]")), ("[SEP]", tokenizer.token_to_id("[SEP]"))]
@@ -47,21 +63,39 @@ def _untrained(model: models.Model) -> tokenizers.Tokenizer:
     return tokenizer
 
 
-def _learn(texts: list[str], vocab_size: int, min_frequency: int) -> tokenizers.Tokenizer:
-    """A tokenizer with the same vocabulary in every process that is given the same texts."""
+def _count(texts: Iterable[str], patients: Iterable[Hashable] | None, least: int) -> tuple[dict[str, int], set[str]]:
+    """How often each word occurs that at least `least` patients have, and the letters of all words; a letter within a
+    word is written ##letter."""
+    normal, counts, letters = _untrained(models.WordPiece(unk_token="[UNK]")), Counter(), set()
+    of: dict[str, set[Hashable]] = {}
+    every = itertools.count() if patients is None else patients
+    for text, patient in zip(texts, every, strict=patients is not None):
+        words = [word for word, _ in normal.pre_tokenizer.pre_tokenize_str(normal.normalizer.normalize_str(text))]
+        counts.update(words)
+        for word in set(words):
+            found = of.setdefault(word, set())
+            if len(found) < least:
+                found.add(patient)
+    for word in counts:
+        letters |= {word[0], *(f"##{letter}" for letter in word[1:])}
+    return {word: n for word, n in counts.items() if len(of[word]) >= least}, letters
+
+
+def _learn(counts: Mapping[str, int], letters: set[str], vocab_size: int, min_frequency: int) -> tokenizers.Tokenizer:
+    """A tokenizer with the same vocabulary in every process that is given the same words."""
     tokenizer = _untrained(models.WordPiece(unk_token="[UNK]"))
-    pieces = (tokenizer.pre_tokenizer.pre_tokenize_str(tokenizer.normalizer.normalize_str(text)) for text in texts)
     # The trainer numbers inner letters in the order of a randomly seeded hash map and breaks ties by number: without
     # numbers given here every run would learn other pieces. The limit would drop letters at random where they tie.
-    inner = sorted({f"##{letter}" for text in pieces for word, _ in text for letter in word[1:]})
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         min_frequency=min_frequency,
-        special_tokens=[*_SPECIAL, *inner],
+        special_tokens=[*_SPECIAL, *sorted(x for x in letters if x.startswith("##") and len(x) > 2)],
+        initial_alphabet=sorted({x[-1] for x in letters}),
         limit_alphabet=2**20,
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
+    repeated = (" ".join([word] * min(_CHUNK, n - i)) for word, n in counts.items() for i in range(0, n, _CHUNK))
+    tokenizer.train_from_iterator(repeated, trainer)
     return tokenizer
 
 

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from medjax.checkpoints import CheckpointStore
+from medjax.config import build
 from medjax.data import DataConfig, Dataset
 from medjax.data import manifest as manifests
 from medjax.data.batch import Batch, Items
@@ -61,18 +62,21 @@ class Encoder:
         Raises:
           UserError: there is none, or its modalities differ from those of the training data.
         """
-        directory = directory or self.config["data"]["dir"]
-        if not directory:
+        data = {k: v for k, v in self.config["data"].items() if k in DataConfig.__dataclass_fields__}
+        # What only training needs is left behind.
+        data |= {"cache": False, "workers": 0, "balance": "", "balance_weights": {}, "buckets": {}}
+        if directory:
+            data |= {"dir": str(directory), "mixture": {}}
+        if not data.get("dir") and not data.get("mixture"):
             raise UserError("an export does not say where its data lie; name a data set, with --data=DIR in programs")
-        directory = Path(directory)
-        manifest = manifests.load(directory)
+        config = build(DataConfig, data, "config.data")
+        dataset = Dataset.open(config, {m: self.transforms[m] for m in self.modalities})
         for m in self.modalities:
-            here, there = self.manifest.modality(m), manifest.modality(m)
+            here, there = self.manifest.modality(m), dataset.manifest.modality(m)
             if (here.kind, here.names, here.rate) != (there.kind, there.names, there.rate):
-                raise UserError(f"modality {m!r} of {directory} differs in kind, names or rate from the training data")
-        options = {**self.config["data"], "dir": str(directory), "cache": False}
-        config = DataConfig(**{k: v for k, v in options.items() if k in DataConfig.__dataclass_fields__})
-        return Dataset(config, manifest, {m: self.transforms[m] for m in self.modalities}, directory)
+                where = directory or "the run's data"
+                raise UserError(f"modality {m!r} of {where} differs in kind, names or rate from the training data")
+        return dataset
 
     def scorer(self) -> Scorer | None:
         """How well a candidate completes other modalities; None where the method has no such notion."""
@@ -88,7 +92,8 @@ class Encoder:
         Args:
           inputs: `{modality: one input or a list of them}`. Images: paths, Pillow images or uint8 arrays. ECGs:
             paths of WFDB records or arrays [C, T] in mV with the leads and rate of the training data. Lab values:
-            `{name: number}` or arrays. Text: strings.
+            `{name: number}` or arrays. Text: strings. Volumes: paths of NIfTI or NRRD files or of DICOM folders, or
+            `{"values": [D, H, W], "spacing": mm}` on the canonical axes.
 
         Returns:
           `{modality: float32[n, E]}`, normalised where the method compares by cosine; `[E]` for a single input.

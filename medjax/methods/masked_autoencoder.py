@@ -66,7 +66,8 @@ class MaskedAutoencoder:
 
     def _patches(self, modality: str, items: Items) -> jax.Array:
         """[B * N, L, P]."""
-        value = items.value.reshape(-1, *items.value.shape[2:])
+        value = items.value["value"] if isinstance(items.value, dict) else items.value
+        value = value.reshape(-1, *value.shape[2:])
         return self.towers.modules[modality].patchify(value)
 
     def _init(self, key: jax.Array, batch: Batch) -> Params:

@@ -19,19 +19,19 @@ from medjax.models.tabular import LabsTransformer, LabsTransformerConfig, MlpCon
 from medjax.models.text import ClipTextConfig, RobertaConfig, SiglipTextConfig, TextTowerConfig, TextTransformer
 from medjax.models.vit import VisionTransformer, VitConfig
 
-# name -> (config, module, kind of modality it encodes)
-TOWERS: dict[str, tuple[type, type[nn.Module], str]] = {
-    "vit": (VitConfig, VisionTransformer, "image"),
-    "resnet": (ResNetConfig, ResNet, "image"),
-    "resnet_ecg": (ResNetConfig, EcgResNet, "ecg"),
-    "resnet_ecg_image": (ResNetConfig, EcgImageResNet, "ecg"),
-    "ecg_vit": (EcgVitConfig, EcgTransformer, "ecg"),
-    "bert": (TextTowerConfig, TextTransformer, "text"),
-    "roberta": (RobertaConfig, TextTransformer, "text"),
-    "clip_text": (ClipTextConfig, TextTransformer, "text"),
-    "siglip_text": (SiglipTextConfig, TextTransformer, "text"),
-    "mlp": (MlpConfig, TabularMlp, "labs"),
-    "labs_transformer": (LabsTransformerConfig, LabsTransformer, "labs"),
+# name -> (config, module, kinds of modality it encodes)
+TOWERS: dict[str, tuple[type, type[nn.Module], tuple[str, ...]]] = {
+    "vit": (VitConfig, VisionTransformer, ("image", "volume")),
+    "resnet": (ResNetConfig, ResNet, ("image",)),
+    "resnet_ecg": (ResNetConfig, EcgResNet, ("ecg",)),
+    "resnet_ecg_image": (ResNetConfig, EcgImageResNet, ("ecg",)),
+    "ecg_vit": (EcgVitConfig, EcgTransformer, ("ecg",)),
+    "bert": (TextTowerConfig, TextTransformer, ("text",)),
+    "roberta": (RobertaConfig, TextTransformer, ("text",)),
+    "clip_text": (ClipTextConfig, TextTransformer, ("text",)),
+    "siglip_text": (SiglipTextConfig, TextTransformer, ("text",)),
+    "mlp": (MlpConfig, TabularMlp, ("labs",)),
+    "labs_transformer": (LabsTransformerConfig, LabsTransformer, ("labs",)),
 }
 
 __all__ = ["TOWERS", "Features", "make_tower"]
@@ -50,14 +50,15 @@ def make_tower(modality: str, options: Mapping[str, Any], spec: Mapping[str, Any
     if "name" not in options:
         raise UserError(f"{where}.name is required; valid: {', '.join(sorted(TOWERS))}")
     check_choice(f"encoder in {where}.name", options["name"], TOWERS)
-    config_class, module, kind = TOWERS[options["name"]]
-    if spec["kind"] != kind:
-        valid = ", ".join(sorted(n for n, (*_, k) in TOWERS.items() if k == spec["kind"]))
+    config_class, module, kinds = TOWERS[options["name"]]
+    if spec["kind"] not in kinds:
+        valid = ", ".join(sorted(n for n, (*_, k) in TOWERS.items() if spec["kind"] in k))
         raise UserError(
-            f"{where}.name={options['name']!r} encodes {kind}, and {modality} is {spec['kind']}; valid: {valid}"
+            f"{where}.name={options['name']!r} encodes {' or '.join(kinds)}, and {modality} is {spec['kind']}; valid: "
+            f"{valid}"
         )
     options = with_variant(options["name"], options, where)
-    if kind == "text":
+    if spec["kind"] == "text":
         # A published table may have spare rows.
         options["vocab_size"] = max(options.get("vocab_size", 0), spec["vocab_size"])
     return module(build(config_class, options, where))

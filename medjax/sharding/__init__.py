@@ -9,7 +9,7 @@ from medjax.sharding.mesh import (
     replicated,
     to_global,
 )
-from medjax.sharding.processes import Processes, is_main
+from medjax.sharding.processes import Processes, is_main, sum_over_processes
 from medjax.sharding.rules import ACTIVATION_RULES, describe, parameter_shardings
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "make_mesh",
     "parameter_shardings",
     "replicated",
+    "sum_over_processes",
     "to_global",
 ]

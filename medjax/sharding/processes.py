@@ -4,6 +4,8 @@ import os
 from dataclasses import dataclass
 
 import jax
+import numpy as np
+from jax.experimental import multihost_utils
 
 from medjax.errors import UserError
 
@@ -44,3 +46,10 @@ def _in_cluster() -> bool:
 def is_main() -> bool:
     """Whether this process writes logs and reports."""
     return jax.process_index() == 0
+
+
+def sum_over_processes(values: np.ndarray) -> np.ndarray:
+    """The sum of int arrays (below 2^31) of all processes, which must call it together."""
+    if jax.process_count() == 1:
+        return values
+    return np.asarray(multihost_utils.process_allgather(values.astype(np.int32))).sum(0)

@@ -461,26 +461,45 @@ def unit(x: Tensor) -> Tensor:
 
 
 def prepare_image(spec: Mapping[str, Any], value: Any) -> np.ndarray:
-    """A path, encoded bytes, a Pillow image or uint8[H, W] or [H, W, 3] -> float32[size, size, channels]."""
+    """A path, encoded bytes, a Pillow image or uint8[H, W], [H, W, 3] or uint16[H, W] -> float32[size, size, channels].
+
+    16-bit gray is not rounded to 8 bits.
+    """
     from PIL import Image
 
-    mode = "L" if spec["channels"] == 1 else "RGB"
     if isinstance(value, str | Path | bytes):
         picture = Image.open(io.BytesIO(value) if isinstance(value, bytes) else value)
-        if picture.mode in ("I", "I;16", "I;16B", "I;16L"):
-            deep = np.asarray(picture, np.uint32) // 257
-            picture = Image.fromarray(deep.clip(0, 255).astype(np.uint8))
     elif isinstance(value, Image.Image):
         picture = value
     else:
         pixels = np.asarray(value)
-        if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-            raise ValueError(f"an image must be a path or uint8[H, W] or [H, W, 3], got {pixels.dtype}{pixels.shape}")
+        if (pixels.dtype, pixels.ndim) not in ((np.uint8, 2), (np.uint8, 3), (np.uint16, 2)):
+            raise ValueError(
+                f"an image must be a path or uint8[H, W], [H, W, 3] or uint16[H, W], got {pixels.dtype}{pixels.shape}"
+            )
         picture = Image.fromarray(pixels)
-    pixels = np.asarray(_fit(picture.convert(mode), spec["size"], spec["fit"])).astype(np.float32)
+    if picture.mode in ("I", "I;16", "I;16B", "I;16L"):
+        picture = Image.fromarray(np.asarray(picture).astype(np.uint16).astype(np.float32) / np.float32(257))
+    else:
+        picture = picture.convert("L" if spec["channels"] == 1 else "RGB")
+    if spec.get("window"):
+        picture = _windowed(picture, spec["window"])
+    pixels = np.asarray(_fit(picture, spec["size"], spec["fit"])).astype(np.float32)
     pixels *= np.float32(1 / (255.0 * spec["std"]))
     pixels += np.float32(-spec["mean"] / spec["std"])
+    if pixels.ndim == 2 and spec["channels"] == 3:
+        return np.repeat(pixels[..., None], 3, 2)
     return pixels.reshape(spec["size"], spec["size"], spec["channels"])
+
+
+def _windowed(picture, window):
+    """These two percentiles of the pixels at 0 and 255, linear between and clipped beyond."""
+    from PIL import Image
+
+    pixels = np.asarray(picture)
+    low, high = np.percentile(pixels, window)
+    out = ((pixels - np.float32(low)) * np.float32(255 / max(high - low, 1e-6))).clip(0, 255)
+    return Image.fromarray(out if picture.mode == "F" else np.rint(out).astype(np.uint8))
 
 
 def _fit(picture, size: int, how: str):
@@ -496,16 +515,22 @@ def _fit(picture, size: int, how: str):
     return picture.resize(new, Resampling.BILINEAR).crop((left, top, left + size, top + size))
 
 
-def prepare_ecg(spec: Mapping[str, Any], value: Any) -> np.ndarray:
-    """[C, T] in mV, leads and rate as `spec` says -> float32[C, samples]: the middle, or padded with zeros."""
+def prepare_ecg(spec: Mapping[str, Any], value: Any) -> Any:
+    """[C, T] in mV, leads and rate as `spec` says -> float32[C, samples]: the middle, or padded with zeros.
+
+    A row of NaN is a lead that was not recorded: zeros, and where the encoder is told, false in `leads` bool[C].
+    """
     signal, leads = np.asarray(value, np.float32), spec["leads"]
-    if signal.ndim != 2 or len(signal) != len(leads) or not np.isfinite(signal).all():
+    there = ~np.isnan(signal).all(axis=1) if signal.ndim == 2 else np.zeros(0, bool)
+    if len(there) != len(leads) or not there.any() or not np.isfinite(signal[there]).all():
         raise ValueError(f"an ECG must be finite numbers [{len(leads)}, T] ({', '.join(leads)}), got {signal.shape}")
+    signal = np.where(there[:, None], signal, np.float32(0))
     spare = signal.shape[1] - spec["samples"]
     if spare > 0:
         signal = signal[:, spare // 2 : spare // 2 + spec["samples"]]
     signal = np.pad(signal, ((0, 0), (0, max(0, -spare))))
-    return np.clip(signal / np.float32(spec["scale"]), np.float32(-spec["clip"]), np.float32(spec["clip"]))
+    signal = np.clip(signal / np.float32(spec["scale"]), np.float32(-spec["clip"]), np.float32(spec["clip"]))
+    return {"value": signal, "leads": there} if spec.get("lead_mask") else signal
 
 
 def prepare_labs(spec: Mapping[str, Any], value: Any) -> dict[str, np.ndarray]:
@@ -543,7 +568,80 @@ def prepare_text(spec: Mapping[str, Any], value: Any, tokenizer) -> dict[str, np
     return {"tokens": tokens, "lengths": np.int64(len(ids))}
 
 
-PREPARE = {"image": prepare_image, "ecg": prepare_ecg, "labs": prepare_labs, "text": prepare_text}
+def prepare_volume(spec: Mapping[str, Any], value: Any) -> np.ndarray:
+    """`{"values": [D, H, W] or [D, H, W, C], "spacing": mm along D, H, W}`, or values of 1 mm -> float32[*size, C].
+
+    Axes: D from inferior to superior, H from anterior to posterior, W from the patient's right to the left.
+    """
+    given = value if isinstance(value, Mapping) else {"values": value}
+    voxels, spacing = np.asarray(given["values"]), given.get("spacing", (1.0, 1.0, 1.0))
+    voxels = voxels[..., None] if voxels.ndim == 3 else voxels
+    if voxels.ndim != 4 or voxels.shape[3] != spec["channels"] or not np.isfinite(voxels).all():
+        raise ValueError(f"a volume must be finite numbers [D, H, W, {spec['channels']}], got {voxels.shape}")
+    statistics = _statistics(voxels.reshape(-1, spec["channels"]))
+    size, new = spec["size"], _grid(voxels.shape[:3], spacing, spec)
+    # Around a volume that is smaller than the grid there is its lowest value; of a larger one the middle is taken.
+    out = np.broadcast_to(_scaled(statistics[0][0], spec, *statistics), (*size, spec["channels"])).copy()
+    for axis, (n, k) in enumerate(zip(new, size, strict=True)):
+        voxels = _linear(voxels, axis, n, max(0, n - k) // 2, min(n, k))
+    target = tuple(slice(max(0, k - n) // 2, max(0, k - n) // 2 + n) for n, k in zip(new, size, strict=True))
+    out[target] = _scaled(voxels.astype(np.float32), spec, *statistics)
+    return out
+
+
+def _scaled(x: np.ndarray, spec: Mapping[str, Any], percentiles: np.ndarray, mean: np.ndarray, std: np.ndarray):
+    """Intensities [..., C] as the encoder takes them."""
+    if spec["scaling"] == "zscore":
+        return (x - mean) / np.where(std > 0, std, 1)
+    low, high = np.float32(spec["window"])
+    if spec["scaling"] == "percentile":
+        low, high = (percentiles[round(2 * p)] for p in spec["window"])
+    x = ((x - low) / np.where(high > low, high - low, 1)).clip(0, 1)
+    return (x - np.float32(spec["mean"])) / np.float32(spec["std"])
+
+
+def _linear(x: np.ndarray, axis: int, n: int, start: int, count: int) -> np.ndarray:
+    """`count` of the n voxels, from `start`, that stand for those of an axis; linear between their middles."""
+    old = x.shape[axis]
+    at = ((np.arange(start, start + count) + 0.5) * (old / n) - 0.5).clip(0, old - 1)
+    low = np.floor(at).astype(np.intp)
+    if np.array_equal(low, at):
+        return x.take(low, axis)
+    high = np.minimum(low + 1, old - 1)
+    weight = (at - low).astype(np.float32).reshape([-1 if a == axis else 1 for a in range(x.ndim)])
+    below, above = x.take(low, axis).astype(np.float32), x.take(high, axis).astype(np.float32)
+    return below + weight * (above - below)
+
+
+def _statistics(voxels: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Of [n, C]: percentiles [201, C] in steps of 0.5, mean and spread [C] of those that are not 0."""
+    voxels = voxels[:: math.ceil(len(voxels) / 2**22) | 1]
+    percentiles = np.percentile(voxels, np.arange(201) / 2, axis=0, method="nearest").astype(np.float32)
+    counted = [x[x != 0] if x.any() else x for x in voxels.T]
+    moments = [(x.mean(dtype=np.float64), x.std(dtype=np.float64)) for x in counted]
+    return percentiles, *np.array(moments, np.float32).T
+
+
+def _grid(shape: tuple[int, ...], spacing, spec: Mapping[str, Any]) -> tuple[int, ...]:
+    """Voxels of the whole volume on the encoder's grid."""
+    size, wanted = spec["size"], spec["spacing"]
+    if spec["fit"] == "stretch":
+        return tuple(size)
+    extent = [n * s for n, s in zip(shape, spacing, strict=True)]
+    if spec["fit"] == "crop":
+        return tuple(max(1, round(x / s)) for x, s in zip(extent, wanted or spacing, strict=True))
+    proportions = wanted or (1.0, 1.0, 1.0)
+    pitch = max(x / (n * p) for x, n, p in zip(extent, size, proportions, strict=True))
+    return tuple(min(n, max(1, round(x / (p * pitch)))) for x, n, p in zip(extent, size, proportions, strict=True))
+
+
+PREPARE = {
+    "image": prepare_image,
+    "ecg": prepare_ecg,
+    "labs": prepare_labs,
+    "text": prepare_text,
+    "volume": prepare_volume,
+}
 
 
 class Encoder(nn.Module):
@@ -644,7 +742,7 @@ class Encoder(nn.Module):
         """`{modality: float32[n, E]}` from raw inputs, `[E]` for a single one.
 
         inputs: `{modality: one input or a list of them}`. Images: paths, encoded bytes, Pillow images or uint8 arrays.
-        ECGs: arrays [C, T] in mV. Lab values: `{name: number}` or arrays. Text: strings.
+        ECGs: arrays [C, T] in mV. Lab values: `{name: number}` or arrays. Text: strings. Volumes: as `prepare_volume`.
         """
         out = {}
         for m, given in inputs.items():

@@ -73,11 +73,16 @@ class Experiment:
     resolved: dict[str, Any]
     pretrained: dict[str, str] = field(default_factory=dict)
 
-    def steps(self, examples: int) -> dict[str, int]:
+    def steps(self, examples: int, step: int = 0, seen: int = 0) -> dict[str, int]:
         """Total, log_every, eval_every, checkpoint_every and warmup in steps, for a training split of so many
-        examples; 0 means never."""
+        examples; 0 means never. A run that goes on from `step`, with `seen` examples behind it in batches of any size,
+        has the rest of its epochs or examples before it."""
         clock = Clock(self.data.batch_size, examples)
-        total = clock.steps(*self.durations["total"])
+        value, unit = self.durations["total"]
+        total = clock.steps(value, unit)
+        if seen and unit in ("epochs", "examples"):
+            left = value * (examples if unit == "epochs" else 1) - seen
+            total = step + clock.steps(max(left, 0), "examples")
         clock = Clock(self.data.batch_size, examples, total)
         names = (*_TRAIN_DURATIONS, "warmup")
         return {n: clock.steps(*self.durations[n]) if n in self.durations else 0 for n in names} | {"total": total}

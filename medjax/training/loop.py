@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,13 @@ from typing import Any
 import jax
 
 from medjax.checkpoints import CheckpointStore
-from medjax.data import Batch, Dataset
+from medjax.data import Batch, Dataset, licence
+from medjax.data.device_augment import augment
 from medjax.errors import UserError
 from medjax.methods import Method, make_method
 from medjax.methods.encoder import FOLDERS, load_run
 from medjax.models.partitioning import axis_rules
-from medjax.sharding import ACTIVATION_RULES, BATCH_AXES, describe, is_main, make_mesh, to_global
+from medjax.sharding import ACTIVATION_RULES, BATCH_AXES, describe, is_main, make_mesh, sum_over_processes, to_global
 from medjax.training.experiment import Experiment, stages
 from medjax.training.metrics import MetricWriter, Progress, start_logging
 from medjax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
@@ -77,15 +78,21 @@ class Trainer:
         _check_devices(experiment, mesh)
         self._experiment, self._dataset, self._workdir, self._mesh = experiment, dataset, workdir, mesh
         self._method = make_method(experiment.method, _specs(dataset))
-        self._steps = experiment.steps(dataset.manifest.splits["train"].examples)
+        self._store = CheckpointStore(workdir / FOLDERS["last"], experiment.train.keep)
+        self._from, self._seen, self._ledger = self._store.latest_valid_step(), 0, dataset.ledger()
+        if self._from is not None:
+            meta = self._store.meta(self._from)
+            self._seen = meta["examples_seen"]
+            self._ledger.restore(meta.get("ledger", {}))
+        self._unusable = self._ledger.total()
+        self._steps = experiment.steps(dataset.manifest.splits["train"].examples, self._from or 0, self._seen)
         schedule = make_schedule(experiment.optimizer, self._steps["total"], self._steps["warmup"])
-        batch = self._global(next(self._batches(0)))
+        batch = self._global(dataset.first_batch(experiment.seed, experiment.data.batch_size, *_place()))
         frozen, factors = _selected(experiment.optimizer, self._method, batch)
         tx = make_optimizer(experiment.optimizer, schedule, factors)
         self._factory = StateFactory(self._method, tx, mesh, batch, frozen)
-        self._step = make_train_step(self._method, tx, schedule, experiment.seed, frozen)
+        self._step = make_train_step(self._method, tx, schedule, experiment.seed, frozen, _augmentation(experiment))
         self._validator = Validator(self._method, dataset, mesh, experiment)
-        self._store = CheckpointStore(workdir / FOLDERS["last"], experiment.train.keep)
         self._best = CheckpointStore(workdir / FOLDERS["best"], keep=1)
         self._best_value: float | None = None
         self._validation: dict[str, float] = {}
@@ -97,13 +104,15 @@ class Trainer:
         if start >= last:
             log.info("nothing to do: step %d of %d is reached", start, last)
             return
-        batches = self._batches(start)
+        batches = self._batches()
         progress = Progress(last, self._experiment.data.batch_size)
         writer = MetricWriter(self._workdir, self._experiment.resolved, self._experiment.train.wandb_project, is_main())
-        with contextlib.closing(writer):
+        with contextlib.closing(writer), contextlib.closing(batches):
             previous: tuple[int, dict[str, jax.Array]] | None = None
             for step in range(start + 1, last + 1):
-                state, metrics = self._step(state, self._global(next(batches)))
+                with progress.waiting(lambda p=previous: p is None or p[1]["train/loss"].is_ready()):
+                    batch = next(batches)
+                state, metrics = self._step(state, self._global(batch))
                 progress.tick(step)
                 if previous is not None:  # metrics of the step before are fetched while this one runs
                     self._log(*previous, writer, progress, last)
@@ -118,11 +127,10 @@ class Trainer:
         self._store.close()
         self._best.close()
 
-    def _batches(self, step: int) -> Iterator[Batch]:
-        """Batches of this process from a step on."""
+    def _batches(self) -> Iterator[Batch]:
+        """Batches of this process from where the run starts."""
         size = self._experiment.data.batch_size
-        place = jax.process_index(), jax.process_count()
-        return self._dataset.train(self._experiment.seed, step * size, size, *place)
+        return self._dataset.train(self._experiment.seed, self._seen, size, *_place(), self._ledger)
 
     def _global(self, batch: Batch) -> Batch:
         return to_global(batch.select(self._method.modalities), self._mesh)
@@ -145,8 +153,15 @@ class Trainer:
                 f"{invalid:.1%} of the examples of step {step} cannot be used, more than "
                 f"config.data.max_invalid_fraction={self._experiment.data.max_invalid_fraction}; train.log says why"
             )
+        self._unusable += round(invalid * self._experiment.data.batch_size)
+        if 0 < self._experiment.data.max_invalid < self._unusable:
+            raise UserError(
+                f"{self._unusable} examples up to step {step} cannot be used, more than config.data.max_invalid="
+                f"{self._experiment.data.max_invalid}: {self._ledger}; train.log says why"
+            )
         if step == 1 or self._due("log_every", step, last):
             row = {k: float(v) for k, v in metrics.items()}
+            row["train/data_wait"] = progress.data_wait(step)
             row["train/examples_per_second"] = progress.examples_per_second(step)
             writer.write(step, row)
             progress.show(step, row)
@@ -176,11 +191,19 @@ class Trainer:
             self._best.save(step, state.params, state.for_evaluation(), self._meta(step))
 
     def _meta(self, step: int) -> dict[str, Any]:
-        examples = step * self._experiment.data.batch_size
-        return {"step": step, "examples_seen": examples, "best_value": self._best_value, "validation": self._validation}
+        seen = self._seen + (step - (self._from or 0)) * self._experiment.data.batch_size
+        ledger = self._ledger.as_dict(sum_over_processes(self._ledger.counted))
+        return {
+            "step": step,
+            "examples_seen": seen,
+            "licence": str(licence.of(self._dataset.manifest)),
+            "ledger": ledger,
+            "best_value": self._best_value,
+            "validation": self._validation,
+        }
 
     def _restore_or_start(self) -> tuple[TrainState, int]:
-        step = self._store.latest_valid_step()
+        step = self._from
         if step is None:
             return self._start(), 0
         abstract = self._factory.abstract()
@@ -217,6 +240,15 @@ class Trainer:
             donate_argnums=0,
         )
         return replace(state, params=centre(params, method, self._factory.batch), method=method)
+
+
+def _augmentation(experiment: Experiment) -> Callable[[Batch, jax.Array], Batch] | None:
+    configs = experiment.data.device
+    return (lambda batch, key: augment(batch, configs, key)) if configs else None
+
+
+def _place() -> tuple[int, int]:
+    return jax.process_index(), jax.process_count()
 
 
 def _selected(config: OptimizerConfig, method: Method, batch: Batch) -> tuple[frozenset[str], dict[str, float]]:

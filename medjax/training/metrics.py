@@ -7,7 +7,7 @@ import math
 import sys
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def _start_wandb(workdir: Path, config: Mapping[str, Any], project: str):
 
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration without the places of files."""
-    return {k: _public(v) if isinstance(v, Mapping) else v for k, v in config.items() if k != "dir"}
+    return {k: _public(v) if isinstance(v, Mapping) else v for k, v in config.items() if k not in ("dir", "source_dir")}
 
 
 class Progress:
@@ -78,7 +78,7 @@ class Progress:
     def __init__(self, total: int, examples_per_step: int):
         self._total, self._per_step = total, examples_per_step
         self._terminal = sys.stderr.isatty()
-        self._steps, self._seconds = 0, 0.0
+        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
         self._mark: tuple[int, float] | None = None
 
     def tick(self, step: int) -> None:
@@ -93,6 +93,19 @@ class Progress:
         self._mark = None
         yield
         self._mark = (step, time.monotonic())
+
+    @contextlib.contextmanager
+    def waiting(self, idle: Callable[[], bool]) -> Iterator[None]:
+        """Around the wait for data, which counts if the devices have nothing left to do at its end."""
+        then = time.monotonic()
+        yield
+        if self._mark is not None and idle():
+            self._waited += time.monotonic() - then
+
+    def data_wait(self, step: int) -> float:
+        """The share of the timed steps in which devices waited for data, at most: when they ran dry is not known."""
+        _, seconds = self._timed(step)
+        return self._waited / seconds if seconds else 0.0
 
     def _timed(self, step: int) -> tuple[int, float]:
         if self._mark is None:

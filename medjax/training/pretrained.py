@@ -17,7 +17,7 @@ from medjax.convert.pretrained import load_pretrained
 from medjax.data import DataConfig, Dataset
 from medjax.data import manifest as manifests
 from medjax.data import tokenizer as tok
-from medjax.data.records import decode, decode_text, items_of
+from medjax.data.records import decode_text
 from medjax.errors import UserError
 from medjax.methods.encoder import CONFIG
 from medjax.models import TOWERS
@@ -147,7 +147,7 @@ def load_tower(modality: str, folder: str, spec: Mapping[str, Any]) -> tuple[Any
         if kind in kinds:
             module, variables = getattr(module, kind), {k: v[kind] for k, v in variables.items() if kind in v}
     else:
-        kinds = (TOWERS[module.config.name][2],)
+        kinds = TOWERS[module.config.name][2][:1]  # of published encoders; those of pictures know no place of a slice
     if kind not in kinds:
         raise UserError(
             f"config.method.towers.{modality}: {folder} encodes {' and '.join(kinds)}, and {modality} is {kind}; give "
@@ -173,8 +173,8 @@ def probe_tokenizer(dataset: Dataset) -> None:
     for m, transform in dataset.transforms.items():
         if transform.kind != "text" or not transform.config.tokenizer:
             continue
-        source = dataset.source("train")
-        items = (x for i in range(min(_PROBED, len(source))) for x in items_of(decode(source[i]), m))
+        records = range(min(_PROBED, len(dataset.source("train"))))
+        items = (x for found in dataset.raw_items("train", records) for x in found[m])
         texts = [decode_text(x) for x in items]
         pieces = sum(len(transform.tokenizer.encode(t, add_special_tokens=False).ids) for t in texts)
         words = sum(len(t.split()) for t in texts)

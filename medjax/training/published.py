@@ -73,5 +73,5 @@ def _smaller(tower: dict[str, Any]) -> dict[str, Any]:
 
 
 def _shrunk(data: dict[str, Any]) -> dict[str, Any]:
-    limits = {"size": 64, "length": 72}
+    limits = {"size": 64, "length": 72, "samples": 1000}
     return {k: min(v, limits[k]) if k in limits else v for k, v in data.items()}

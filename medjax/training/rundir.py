@@ -2,21 +2,27 @@
 
 import importlib.metadata
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from medjax import __version__
-from medjax.data import Dataset
+from medjax.config import build
+from medjax.data import Dataset, licence
 from medjax.data import manifest as manifests
 from medjax.data import tokenizer as tok
+from medjax.data.licence import Licence
 from medjax.errors import UserError
 from medjax.methods.encoder import CONFIG
 from medjax.training.experiment import Experiment
 
+_VERSIONS = "versions.json"
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "tokenizers")
-# What may differ when a run goes on: how often things happen, where data and devices lie, how fast data are read.
+# What may differ when a run goes on: how often things happen, where data and devices lie, how fast data are read, how
+# many examples a batch has (they go on in the same order).
 _FREE = (
-    *("data.dir", "data.threads", "data.cache", "data.verify", "data.max_invalid_fraction"),
+    *("data.dir", "data.source_dir", "data.batch_size", "data.threads", "data.workers", "data.cache", "data.verify"),
+    *("data.max_invalid_fraction", "data.max_invalid"),
     *("mesh", "train.keep", "train.max_bad_steps", "train.wandb_project", "warm_start.dir"),
 )
 
@@ -37,22 +43,51 @@ def describe_run(experiment: Experiment, workdir: Path, dataset: Dataset) -> Non
         brought = next((o["tokenizer"] for o in experiment.data.modalities.values() if o.get("tokenizer")), "")
         tok.adopt(brought or dataset.directory / tok.FOLDER, workdir)
     versions = {"medjax": __version__, **{p: importlib.metadata.version(p) for p in _PACKAGES}}
-    about = {"packages": versions, "data_manifest_sha256": dataset.manifest.digest()}
-    (workdir / "versions.json").write_text(json.dumps(about, indent=1) + "\n")
-    data = {**experiment.resolved["data"], "dir": str(dataset.directory.absolute())}
+    terms = _terms(dataset, experiment.warm_start.dir)
+    about = {"packages": versions, "data_manifest_sha256": dataset.manifest.digest(), "terms": asdict(terms)}
+    (workdir / _VERSIONS).write_text(json.dumps(about, indent=1) + "\n")
+    data = _with_absolute_folders(experiment.resolved["data"])
     path.write_text(json.dumps({**experiment.resolved, "data": data}, indent=1) + "\n")
+
+
+def _terms(dataset: Dataset, start: str | None) -> Licence:
+    """Of the data, and of those behind the weights that the run starts from."""
+    before = [run_terms(Path(start))] if start and (Path(start) / CONFIG).is_file() else []
+    return licence.combine([licence.of(dataset.manifest), *before])
+
+
+def run_terms(workdir: Path) -> Licence:
+    """What the licences of all data ask for that a run has learnt from, also through the run that it started from."""
+    try:
+        about = json.loads((workdir / _VERSIONS).read_text())
+    except (OSError, ValueError):
+        about = {}
+    if "terms" not in about:  # of a run from before they were kept
+        return licence.of(manifests.read(workdir))
+    return build(Licence, about["terms"], str(workdir / _VERSIONS))
+
+
+def _with_absolute_folders(data: dict[str, Any]) -> dict[str, Any]:
+    where = {k: str(Path(data[k]).absolute()) for k in ("dir", "source_dir") if data.get(k)}
+    sets = {name: _with_absolute_folders(s) for name, s in data.get("mixture", {}).items()}
+    return {**data, **where, **({"mixture": sets} if sets else {})}
 
 
 def _check_same(experiment: Experiment, workdir: Path, dataset: Dataset) -> None:
     before = json.loads((workdir / CONFIG).read_text())
     now = json.loads(json.dumps(experiment.resolved))
-    different = [k for k in differences(before, now) if not k.startswith(_FREE) and "_every_" not in k]
+    different = [k for k in differences(before, now) if not _is_free(k)]
     if different:
         raise UserError(
             f"{workdir} holds a run with another {', '.join(different)}; use the same, or another --workdir"
         )
     if manifests.read(workdir).digest() != dataset.manifest.digest():
         raise UserError(f"{workdir} holds a run on other data than {dataset.directory}; use another --workdir")
+
+
+def _is_free(key: str) -> bool:
+    place = key.startswith("data.mixture.") and key.endswith((".dir", ".source_dir"))
+    return place or key.startswith(_FREE) or "_every_" in key
 
 
 def differences(a: Any, b: Any, where: str = "") -> list[str]:

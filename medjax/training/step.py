@@ -12,6 +12,8 @@ from medjax.methods import Encoded, Method
 from medjax.training.selection import trained
 from medjax.training.state import TrainState
 
+_AUGMENT = 7000  # folded into the key of a step; others come from splitting it
+
 
 def make_train_step(
     method: Method,
@@ -19,18 +21,22 @@ def make_train_step(
     schedule: optax.Schedule,
     seed: int,
     frozen: frozenset[str] = frozenset(),
+    augment: Callable[[Batch, jax.Array], Batch] | None = None,
 ) -> Callable:
     """`(state, batch) -> (state, metrics)`; all randomness comes from (seed, step, row).
 
     frozen: paths of parameters that stay as they are; the loss is not differentiated by them, and the optimizer does
-    not know of them.
+    not know of them. augment: of a batch with a key, before anything is encoded.
 
     A step whose loss or gradient is not finite leaves parameters, optimizer and method state untouched and is counted.
     """
 
     def train_step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         batch = batch.only_valid()
-        encode_key, objective_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), state.step))
+        step_key = jax.random.fold_in(jax.random.key(seed), state.step)
+        encode_key, objective_key = jax.random.split(step_key)
+        if augment is not None:
+            batch = augment(batch, jax.random.fold_in(step_key, _AUGMENT))
         free = trained(state.params, frozen)
 
         def loss_of(free):

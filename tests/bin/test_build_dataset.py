@@ -1,6 +1,7 @@
 """The build binary: flags to data set, and one line for everything that is wrong with them."""
 
 import csv
+import re
 import subprocess
 import sys
 
@@ -58,7 +59,7 @@ def test_a_secret_key_changes_the_ids(table, tmp_path):
     for name, file in (("a", ""), ("b", str(key)), ("c", str(key))):
         main(
             source="table", input=table, output=str(tmp_path / name), text_columns=["report"], patient_column="patient",
-            id_key_file=file, workers=1,
+            id_key_file=file, workers=1, split="random", split_fractions=["0.4", "0.3", "0.3"],
         )  # fmt: skip
         digests.add(manifests.load(tmp_path / name).digest())
     assert len(digests) == 2
@@ -80,6 +81,8 @@ def test_a_secret_key_changes_the_ids(table, tmp_path):
         (dict(source="phantom", output="OUT", id_key_file="/nowhere"), "16 to 64 secret bytes"),
         (dict(source="phantom", output="OUT", tokenizer="/nowhere"), "no tokenizer at /nowhere"),
         (dict(source="phantom", output="OUT", patients=1), "split is empty"),
+        (dict(source="phantom", output="OUT", index_only=True), "--index_only needs a source that reads files"),
+        (dict(source="phantom", output="OUT", beam_options="--runner=X"), "--beam_options are for --engine=beam"),
     ],
 )
 def test_bad_flags_are_named(table, tmp_path, values, message):
@@ -87,6 +90,25 @@ def test_bad_flags_are_named(table, tmp_path, values, message):
     with pytest.raises(UserError, match=message):
         main(**{k: places.get(v, v) if isinstance(v, str) else v for k, v in values.items()})
     assert not (tmp_path / "d" / manifests.FILE).exists()
+
+
+def test_the_size_is_told_before_the_build_and_what_is_done_during_it(tmp_path, capsys):
+    main(source="phantom", output=str(tmp_path), patients=40, image_size=16, workers=1)
+    told, *progress = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"\d+ studies, about [\d.]+ [KM]iB, in \d+ shards", told)
+    studies = told.split()[0]
+    assert progress[-1].startswith(f"{studies}/{studies} studies")
+    written = sum(path.stat().st_size for path in tmp_path.glob("*.array_record"))
+    number, unit = re.search(r"about ([\d.]+) (\w+)", told).groups()
+    # An ArrayRecord file is filled up to 64 KiB.
+    assert abs(float(number) * {"KiB": 2**10, "MiB": 2**20}[unit] - written) < 0.5 * written + 5 * 2**16
+
+
+def test_an_index_keeps_no_file(tmp_path, test_data):
+    main(source="ptbxl", input=str(test_data / "ecg_ptbxl100"), output=str(tmp_path), index_only=True, workers=1)
+    manifest = manifests.load(tmp_path)
+    assert manifest.index_only and sum(s.examples for s in manifest.splits.values()) > 300
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.array_record")) < 2**20
 
 
 def test_a_data_set_is_not_overwritten(phantom_dir):

@@ -6,7 +6,7 @@ import grain
 import numpy as np
 import pytest
 
-from medjax.data.records import ShardWriter, decode, decode_text, encode, encode_text, items_of
+from medjax.data.records import RecordFile, decode, decode_text, encode, encode_text, sha256, write_file
 from medjax.errors import UserError
 
 
@@ -36,28 +36,40 @@ def test_the_order_of_keys_does_not_change_the_bytes():
     assert encode({"a": a, "b": b}) == encode({"b": b, "a": a})
 
 
-def test_items_come_in_order_past_ten():
-    record = {f"image/{i}": np.array([i]) for i in reversed(range(12))}
-    assert [int(x[0]) for x in items_of(record, "image")] == list(range(12))
-    assert items_of(record, "imag") == []
-
-
 @pytest.mark.parametrize("data", [b"", b"nonsense", encode({"a": np.ones(4, np.float32)})[:-3]])
 def test_bytes_that_are_no_record_are_refused(data):
     with pytest.raises(UserError, match="not a medjax record"):
         decode(data)
 
 
-def test_shards_hold_their_records_in_order_with_size_and_checksum(tmp_path):
-    writer = ShardWriter(tmp_path, "train", per_shard=3)
+def test_a_file_holds_its_records_in_order_with_size_and_checksum(tmp_path):
     records = [encode({"i": np.array([i])}) for i in range(8)]
-    for record in records:
-        writer.write(record)
-    writer.close()
-    assert [s["records"] for s in writer.shards] == [3, 3, 2]
-    for shard in writer.shards:
-        data = (tmp_path / shard["file"]).read_bytes()
-        assert len(data) == shard["bytes"]
-        assert hashlib.sha256(data).hexdigest() == shard["sha256"]
-    source = grain.sources.ArrayRecordDataSource([str(tmp_path / s["file"]) for s in writer.shards])
+    with RecordFile(tmp_path / "train.array_record") as file:
+        for record in records:
+            file.write(record)
+        assert not (tmp_path / "train.array_record").exists()
+        entry = file.finish()
+    data = (tmp_path / "train.array_record").read_bytes()
+    assert entry == {
+        "file": "train.array_record",
+        "records": 8,
+        "bytes": len(data),
+        "sha256": hashlib.sha256(data).hexdigest(),
+    }
+    source = grain.sources.ArrayRecordDataSource([str(tmp_path / "train.array_record")])
     assert [source[i] for i in range(8)] == records
+
+
+def test_a_file_that_is_not_finished_leaves_nothing(tmp_path):
+    with pytest.raises(KeyError), RecordFile(tmp_path / "train.array_record") as file:
+        file.write(b"a record")
+        raise KeyError
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path):
+    path = tmp_path / "rejected.jsonl"
+    for text in (b"one", b"two, longer"):
+        entry = write_file(path, text)
+        assert path.read_bytes() == text and entry["bytes"] == len(text) and entry["sha256"] == sha256(path)
+    assert list(tmp_path.iterdir()) == [path]

@@ -174,3 +174,11 @@ def test_wrong_configurations_are_named(change, named):
         make_method({**OPTIONS, **change}, SPECS)
     for piece in named:
         assert piece in str(error.value)
+
+
+def test_a_modality_may_bring_more_than_its_values(batch):
+    """Such as the leads that were recorded."""
+    method, items = compiled()[0], batch.items["ecg"]
+    leads = np.ones((*items.mask.shape, items.value.shape[2]), bool)
+    told = replace(items, value={"value": items.value, "leads": leads})
+    np.testing.assert_array_equal(method._patches("ecg", told), method._patches("ecg", items))

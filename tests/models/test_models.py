@@ -12,6 +12,7 @@ SPECS = {
     "ecg": {"kind": "ecg"},
     "text": {"kind": "text", "vocab_size": 30},
     "labs": {"kind": "labs"},
+    "volume": {"kind": "volume"},
 }
 
 
@@ -21,6 +22,8 @@ SPECS = {
         ("image", {}, ["config.method.towers.image.name is required", "vit"]),
         ("image", {"name": "vti"}, ["vti", "did you mean 'vit'"]),
         ("image", {"name": "bert"}, ["'bert' encodes text", "image is image", "valid: resnet, vit"]),
+        ("volume", {"name": "resnet"}, ["'resnet' encodes image", "volume is volume", "valid: vit"]),
+        ("volume", {"name": "bert"}, ["'bert' encodes text", "valid: vit"]),
         ("text", {"name": "mlp"}, ["'mlp' encodes labs", "text is text", "valid: bert"]),
         ("image", {"name": "vit", "widht": 3}, ["config.method.towers.image.widht", "did you mean 'width'"]),
         ("image", {"name": "vit", "width": 10, "heads": 4}, ["width=10", "heads=4"]),
@@ -63,4 +66,4 @@ def test_every_parameter_of_the_transformers_carries_logical_names():
 
 
 def test_registry_names_the_kind_that_each_encoder_reads():
-    assert {kind for *_, kind in TOWERS.values()} == set(SPECS)
+    assert {kind for *_, kinds in TOWERS.values() for kind in kinds} == set(SPECS)

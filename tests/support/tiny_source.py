@@ -8,7 +8,7 @@ import numpy as np
 import wfdb
 
 from medjax.data.manifest import Modality
-from medjax.data.readers.wfdb import LEADS
+from medjax.data.readers.leads import LEADS
 from medjax.data.records import Example, encode_text
 from medjax.data.sources import Schema, Study
 from medjax.errors import UserError
@@ -19,6 +19,7 @@ SCHEMA = Schema(
     licence="CC0-1.0",
     modalities={"labs": Modality("labs", ("a", "b"), ("g", "g")), "text": Modality("text")},
     labels=("sick",),
+    sensitive=False,
 )
 
 

@@ -13,6 +13,7 @@ from medjax.data.transforms import make_transforms
 from medjax.data.transforms.ecg import EcgConfig, EcgTransform
 from medjax.data.transforms.image import ImageConfig, ImageTransform
 from medjax.data.transforms.labs import LabsConfig, LabsTransform
+from medjax.data.transforms.volume import VolumeConfig, VolumeTransform
 
 # A folder of tests is named torch too, and would pass for the package where that is missing.
 pytest.importorskip("torch.nn")
@@ -58,13 +59,19 @@ def test_sixteen_bit_and_transparent_pictures(tmp_path, rng):
     Image.fromarray(rng.integers(0, 65536, (20, 30)).astype(np.uint16)).save(deep)
     Image.fromarray(rng.integers(0, 256, (20, 30, 4)).astype(np.uint8)).save(clear)
     for path in (deep, clear):
-        _assert_equal(transform, modeling.prepare_image, path)
+        for options in ({}, {"channels": 3}, {"window": (2, 98)}):
+            _assert_equal(replace(transform, config=ImageConfig(size=16, **options)), modeling.prepare_image, path)
+    _assert_equal(transform, modeling.prepare_image, rng.integers(0, 65536, (20, 30)).astype(np.uint16))
 
 
 @pytest.mark.parametrize("samples", [90, 99, 100, 101, 102, 150])
 def test_ecgs_longer_shorter_and_beyond_the_clip(samples, rng):
     transform = EcgTransform(EcgConfig(samples=100, scale=0.3, clip=2.0), ("I", "II"), 100.0)
-    _assert_equal(transform, modeling.prepare_ecg, rng.normal(size=(2, samples)))
+    signal = rng.normal(size=(2, samples))
+    _assert_equal(transform, modeling.prepare_ecg, signal)
+    signal[1] = np.nan  # not recorded
+    _assert_equal(transform, modeling.prepare_ecg, signal)
+    _assert_equal(replace(transform, config=EcgConfig(samples=100, lead_mask=True)), modeling.prepare_ecg, signal)
 
 
 @pytest.mark.parametrize(
@@ -111,3 +118,30 @@ def test_bad_inputs_name_what_is_expected(prepare, spec, value, message):
 def test_texts_that_are_none(value):
     with pytest.raises(ValueError, match="text must be a string"):
         modeling.prepare_text({"length": 4, "pad_id": 0}, value, None)
+
+
+VOLUMES = {
+    "crop": dict(fit="crop"),
+    "crop to a spacing": dict(fit="crop", spacing=(1.7, 1.0, 0.9), scaling="window", window=(-160.0, 240.0)),
+    "pad": dict(fit="pad", mean=0.3, std=0.2),
+    "pad with proportions": dict(fit="pad", spacing=(2.0, 1.0, 1.0), scaling="zscore"),
+    "stretch": dict(fit="stretch", window=(5.0, 90.0), channels=2),
+}
+
+
+@pytest.mark.parametrize("size", [(8, 16, 12), (31, 9, 40)])
+@pytest.mark.parametrize("name", VOLUMES)
+def test_volumes_larger_smaller_and_of_another_spacing(name, size, rng):
+    transform = VolumeTransform(VolumeConfig(size=size, **VOLUMES[name]))
+    shape = (20, 17, 30) if transform.config.channels == 1 else (20, 17, 30, 2)
+    for dtype in (np.int16, np.float32):
+        values = rng.normal(0, 400, shape).astype(dtype)
+        _assert_equal(transform, modeling.prepare_volume, {"values": values, "spacing": (3.0, 1.2, 0.8)})
+    _assert_equal(transform, modeling.prepare_volume, values)
+
+
+def test_what_is_no_volume_is_refused():
+    spec = VolumeTransform(VolumeConfig(size=(4, 4, 4))).spec()
+    for values in (np.zeros((4, 4)), np.zeros((4, 4, 4, 2)), np.full((4, 4, 4), np.nan)):
+        with pytest.raises(ValueError, match="volume must be"):
+            modeling.prepare_volume(spec, values)

@@ -9,7 +9,7 @@ import pytest
 
 from medjax.bin.cli import load_config
 from medjax.data.build import Options, build_dataset
-from medjax.data.sources import PTBXL, Columns, MedMNIST, Table
+from medjax.data.sources import PTBXL, Columns, Decathlon, MedMNIST, Table
 from medjax.errors import UserError
 from medjax.methods.encoder import load_run
 from medjax.training import loop
@@ -108,6 +108,27 @@ def test_cxr_notes(test_data, tmp_path):
 def test_pneumonia_mnist(test_data, tmp_path):
     data = _build(MedMNIST(test_data / "cxr_pneumoniamnist" / "pneumoniamnist_dev.npz"), tmp_path / "data")
     _check(*_train("pneumonia_mnist.py:tiny", data, tmp_path / "run"), {"image", "text"})
+
+
+@SLOW
+@pytest.mark.parametrize("stage", ["autoencoder", "both"])
+def test_hippocampus(stage, test_data, tmp_path):
+    folder, task = test_data / "vol3d_hippocampus", tmp_path / "task"
+    names = sorted(p.name for p in (folder / "images").iterdir())
+    task.mkdir()
+    for part in ("images", "labels"):
+        (task / part).symlink_to(folder / part)
+    table = {
+        "name": "Hippocampus",
+        "modality": {"0": "MRI"},
+        "labels": {"0": "background", "1": "Anterior", "2": "Posterior"},
+        "training": [{"image": f"images/{name}", "label": f"labels/{name}"} for name in names],
+    }
+    (task / "dataset.json").write_text(json.dumps(table))
+    data, run = _build(Decathlon(task), tmp_path / "data"), tmp_path / "run"
+    _check(
+        *_train(f"hippocampus.py:tiny,stages={stage}", data, run), {"volume"} | ({"labs"} if stage == "both" else set())
+    )
 
 
 @pytest.mark.parametrize("recipe", ["phantom.py", "ptbxl.py"])

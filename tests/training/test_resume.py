@@ -8,6 +8,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from data_sets import damaged_copy
 
 from medjax.bin.cli import load_config
 from medjax.checkpoints import CheckpointStore
@@ -18,10 +19,13 @@ STEPS = 6
 
 
 @pytest.fixture(scope="module")
-def recipe(phantom_dir, pytestconfig):
-    """A recipe with everything that must survive a stop: dropout, augmentation, drawn negatives, moments."""
+def recipe(phantom_dir, pytestconfig, tmp_path_factory):
+    """A recipe with everything that must survive a stop: dropout, augmentation, drawn negatives, moments, and counts of
+    records that cannot be read."""
+    data = damaged_copy(phantom_dir, tmp_path_factory.mktemp("damaged") / "data")
     config = load_config(f"{pytestconfig.rootpath / 'configs' / 'phantom.py'}:tiny,steps={STEPS}")
-    config.data.dir, config.data.modalities.image.size = str(phantom_dir), 32
+    config.data.dir, config.data.modalities.image.size = str(data), 32
+    config.data.max_invalid_fraction = 1.0
     config.method.towers.text.dropout = 0.1
     config.train.checkpoint_every_steps, config.train.eval_every_steps = 2, 3
     del config.train["checkpoint_every_percent"], config.train["eval_every_percent"]
@@ -50,6 +54,10 @@ def _losses(workdir: Path) -> dict[int, float]:
     return {r["step"]: r["train/loss"] for r in rows if "train/loss" in r}
 
 
+def _ledger(workdir: Path) -> dict[str, dict[str, int]]:
+    return CheckpointStore(workdir / "checkpoints").meta(STEPS)["ledger"]
+
+
 def test_training_moves_every_parameter(uninterrupted):
     before = CheckpointStore(uninterrupted / "untrained").restore_params(0)[0]
     after = _parameters(uninterrupted)
@@ -70,6 +78,7 @@ def test_stopping_and_going_on_changes_no_bit(recipe, uninterrupted, tmp_path, s
     loop.run(recipe, workdir)
     _assert_same(_parameters(workdir), _parameters(uninterrupted))
     assert _losses(workdir) == _losses(uninterrupted)
+    assert _ledger(workdir) == _ledger(uninterrupted) != {}
 
 
 def test_the_same_with_reading_threads_and_without_a_cache(recipe, uninterrupted, tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from medjax.data.licence import Licence
 from medjax.data.manifest import Finding, Modality
 from medjax.data.records import Example
 
@@ -12,18 +13,23 @@ from medjax.data.records import Example
 class Study:
     """A study that can be read: its patient, the split its archive gives it (None: none), and how to read it.
 
-    `read` raises UserError, naming file and cause, where the study cannot be used.
+    `read` raises UserError, naming file and cause, where the study cannot be used. identifiers: strings that name the
+    patient (names, record numbers, dates of birth), to be taken out of the study's texts and of messages.
     """
 
     name: str
     patient: str
     split: str | None
     read: Callable[[], Example]
+    identifiers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What the records of a source hold; the fields are those of the manifest."""
+    """What the records of a source hold; the fields are those of the manifest.
+
+    terms: where they are not those that `medjax.data.licence` knows of the identifier `licence`.
+    """
 
     name: str
     source: str
@@ -36,10 +42,16 @@ class Schema:
     patients_known: bool = True
     texts_from_labels: bool = False
     notes: tuple[str, ...] = ()
+    patient_space: str = ""
+    terms: Licence | None = None
 
 
 class Source(Protocol):
-    """An archive, or a generator."""
+    """An archive, or a generator.
+
+    One that gives FileItems also has `root: Path`, the folder that holds all its files: index-only records name them
+    relative to it.
+    """
 
     schema: Schema
 

@@ -15,7 +15,7 @@ import numpy as np
 
 from medjax.data.manifest import Finding, Modality
 from medjax.data.readers.image import encode_png
-from medjax.data.readers.wfdb import LEADS
+from medjax.data.readers.leads import LEADS
 from medjax.data.records import Example, encode_text
 from medjax.data.sources.base import Schema, Study
 from medjax.data.sources.phantom_ecg import RATE, HeartState, render_ecg
@@ -82,6 +82,7 @@ class Phantom:
             synthetic=True,
             sensitive=False,
             texts_from_labels=True,
+            patient_space=f"phantom-{self.seed}",
             notes=(
                 "Synthetic data. Scores on it say that the software works, and nothing about medicine.",
                 "Picture, ECG and lab values share nothing here but the report; between them chance is right.",

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from medjax.data.items import FileItem
 from medjax.data.manifest import Finding, Modality
+from medjax.data.readers.leads import LEADS
 from medjax.data.readers.table import check_columns, number, read_csv
-from medjax.data.readers.wfdb import LEADS, read_ecg
 from medjax.data.records import Example, encode_text
 from medjax.data.sources.base import Schema, Study
 from medjax.errors import UserError
@@ -64,7 +65,13 @@ class PTBXL:
             labels=SUPERCLASSES,
             findings=findings,
             sensitive=False,
+            patient_space="ptbxl",
         )
+
+    @property
+    def root(self) -> Path:
+        """The folder of the archive."""
+        return self.path
 
     def studies(self) -> Sequence[Study]:
         """One study a record."""
@@ -112,7 +119,7 @@ class PTBXL:
             patient_id=row["patient_id"],
             group_id=row["ecg_id"],
             items={
-                "ecg": [read_ecg(self.path / file, self.rate)],
+                "ecg": [FileItem("wfdb", self.path / file, {"rate": self.rate})],
                 "text": [encode_text(report)],
                 **({"demographics": [demographics]} if np.any(~np.isnan(demographics)) else {}),
             },

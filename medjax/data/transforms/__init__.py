@@ -11,6 +11,7 @@ from medjax.data.transforms.ecg import EcgConfig, EcgTransform
 from medjax.data.transforms.image import ImageConfig, ImageTransform
 from medjax.data.transforms.labs import LabsConfig, LabsTransform
 from medjax.data.transforms.text import TextConfig, TextTransform
+from medjax.data.transforms.volume import VolumeConfig, VolumeTransform
 from medjax.errors import UserError, suggest
 
 TRANSFORMS: dict[str, tuple[type, type]] = {
@@ -18,6 +19,7 @@ TRANSFORMS: dict[str, tuple[type, type]] = {
     "ecg": (EcgConfig, EcgTransform),
     "labs": (LabsConfig, LabsTransform),
     "text": (TextConfig, TextTransform),
+    "volume": (VolumeConfig, VolumeTransform),
 }
 
 __all__ = ["TRANSFORMS", "Transform", "make_transforms"]

@@ -1,4 +1,4 @@
-"""Reports: tokens of fixed length, whole or by sentences; these in random order or left out in training."""
+"""Reports: tokens of fixed length, whole, by sections or by sentences; of these some, in some order, in training."""
 
 import re
 from dataclasses import dataclass
@@ -10,32 +10,54 @@ import tokenizers
 
 from medjax.data import tokenizer as tok
 from medjax.data.manifest import Modality
+from medjax.data.readers.report import sections
 from medjax.data.records import decode_text, encode_text
 from medjax.errors import UserError
+
+_BETWEEN = "\x1e"  # ASCII's record separator, between the sections of a raw item
 
 
 @dataclass(frozen=True)
 class TextConfig:
-    """length: tokens of an item, with [CLS] and [SEP]; longer ones are cut. sentences: 0 makes one item of a report, n
-    an item of each sentence, n at most unless `config.data.max_items` has a number for the modality. Augmentation, of
-    whole reports: shuffle puts the sentences in random order, sentence_drop is the probability of each to be left out
-    (at least one stays). tokenizer: folder of another than the data set's, as `medjax.data.tokenizer.load` reads it.
+    """length: tokens of an item, with [CLS] and [SEP]; longer ones are cut. sections: those of a report that are kept,
+    in this order, such as ("findings", "impression") (see `medjax.data.readers.report.sections`); () keeps the whole,
+    and so does a report that has none of them. sentences: 0 makes one item of a report, n an item of each sentence, n
+    at most unless `config.data.max_items` has a number for the modality.
+
+    Augmentation, of whole reports: one_section takes one of the sections at random; sentence_sample takes so many
+    sentences at random (ConVIRT takes one), in their order; sentence_drop is the probability of each to be left out (at
+    least one stays); shuffle puts them in random order. tokenizer: folder of another than the data set's, as
+    `medjax.data.tokenizer.load` reads it.
     """
 
     kind: Literal["text"] = "text"
     length: int = 128
+    sections: tuple[str, ...] = ()
     sentences: int = 0
+    one_section: bool = False
+    sentence_sample: int = 0
     shuffle: bool = False
     sentence_drop: float = 0.0
     tokenizer: str = ""
 
     def __post_init__(self):
-        if self.sentences < 0:
+        if self.sentences < 0 or self.sentence_sample < 0:
             raise UserError(
-                f"text sentences must be 0 (whole reports) or how many a study brings, got {self.sentences}"
+                "text sentences and sentence_sample must be 0 (whole reports) or how many, got "
+                f"{self.sentences} and {self.sentence_sample}"
             )
-        if self.sentences and (self.shuffle or self.sentence_drop):
-            raise UserError("text shuffle and sentence_drop augment whole reports; use them with sentences=0")
+        if self.sentences and self.augments:
+            raise UserError(
+                "text one_section, sentence_sample, sentence_drop and shuffle augment whole reports; use them with "
+                "sentences=0"
+            )
+        if self.one_section and len(self.sections) < 2:
+            raise UserError(f"text one_section chooses among sections; name at least two, got {self.sections}")
+
+    @property
+    def augments(self) -> bool:
+        """Whether a text changes before it is tokenised."""
+        return bool(self.one_section or self.sentence_sample or self.shuffle or self.sentence_drop)
 
 
 @dataclass(frozen=True)
@@ -59,8 +81,13 @@ class TextTransform:
         return self.config.sentences or 1
 
     def split(self, raw: np.ndarray) -> list[np.ndarray]:
-        """The raw items that a report makes: itself, or with `sentences` each of these, in order."""
-        if not self.config.sentences:
+        """The raw items that a report makes: itself, or its chosen sections, or with `sentences` each of these."""
+        c = self.config
+        if c.sections:
+            found = sections(decode_text(raw))
+            kept = [found[name] for name in c.sections if name in found]
+            raw = encode_text((" " if c.sentences else _BETWEEN).join(kept)) if kept else raw
+        if not c.sentences:
             return [raw]
         return [encode_text(s) for s in _sentences(decode_text(raw)) if s.strip()] or [raw]
 
@@ -69,7 +96,7 @@ class TextTransform:
         text = decode_text(raw)
         if not text.strip():
             raise UserError("the text is empty")
-        return text if self.config.shuffle or self.config.sentence_drop else self._tokens(text)
+        return text if self.config.augments else self._tokens(text)
 
     def finish(self, prepared: str | dict[str, np.ndarray], rng: np.random.Generator | None) -> dict[str, np.ndarray]:
         """`tokens` int32[length] and `lengths` int32[]."""
@@ -78,20 +105,26 @@ class TextTransform:
         return self._tokens(prepared if rng is None else self._augment(prepared, rng))
 
     def _tokens(self, text: str) -> dict[str, np.ndarray]:
-        ids = self.tokenizer.encode(text).ids
+        ids = self.tokenizer.encode(text.replace(_BETWEEN, " ")).ids
         tokens = np.full(self.config.length, tok.pad_id(self.tokenizer), np.int32)
         tokens[: len(ids)] = ids
         return {"tokens": tokens, "lengths": np.int32(len(ids))}
 
     def _augment(self, text: str, rng: np.random.Generator) -> str:
-        sentences = np.array(_sentences(text), dtype=object)
-        if self.config.sentence_drop:
-            keep = rng.random(len(sentences)) >= self.config.sentence_drop
-            keep[rng.integers(len(sentences))] = True
-            sentences = sentences[keep]
-        if self.config.shuffle:
-            sentences = rng.permutation(sentences)
-        return " ".join(sentences)
+        c = self.config
+        if c.one_section:
+            parts = text.split(_BETWEEN)
+            text = parts[rng.integers(len(parts))]
+        found = np.array(_sentences(text.replace(_BETWEEN, " ")), dtype=object)
+        if 0 < c.sentence_sample < len(found):
+            found = found[np.sort(rng.choice(len(found), c.sentence_sample, replace=False))]
+        if c.sentence_drop:
+            keep = rng.random(len(found)) >= c.sentence_drop
+            keep[rng.integers(len(found))] = True
+            found = found[keep]
+        if c.shuffle:
+            found = rng.permutation(found)
+        return " ".join(found)
 
     def empty(self) -> dict[str, np.ndarray]:
         """Padding only; the length is 1, so that attention has something to look at."""
@@ -104,9 +137,11 @@ class TextTransform:
         return encode_text(value)
 
     def spec(self) -> dict[str, Any]:
-        """Length, vocabulary, padding, and sentences where they are items; the tokenizer itself travels as files."""
+        """Length, vocabulary, padding, and what of a report becomes items; the tokenizer itself travels as files."""
         size, pad = tok.vocabulary_size(self.tokenizer), tok.pad_id(self.tokenizer)
-        split = {"sentences": self.config.sentences} if self.config.sentences else {}
+        split = {k: v for k in ("sentences", "sections") if (v := getattr(self.config, k))}
+        if "sections" in split:
+            split["sections"] = list(split["sections"])
         return {"kind": "text", "length": self.config.length, "vocab_size": size, "pad_id": pad, **split}
 
 

@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import uniform_filter
 from scipy.signal import find_peaks
 
-from medjax.data.readers.wfdb import LEADS
+from medjax.data.readers.leads import LEADS
 from medjax.data.records import decode_text, encode
 from medjax.data.sources import Phantom
 from medjax.data.sources.phantom import SEEN_IN

@@ -1,10 +1,13 @@
 """A table of one's own: from a CSV with pictures, texts and numbers to batches."""
 
 import csv
+import io
 import json
 
 import numpy as np
+import pandas
 import pytest
+from fuzz_seeds import SEEDS
 from PIL import Image
 from tiny_source import write_wfdb
 
@@ -68,7 +71,7 @@ def write(folder, table=None, **overrides):
 
 
 def table(path, columns=COLUMNS, **options):
-    return Table(path, columns, "mine", "CC0-1.0", **options)
+    return Table(path, columns, "mine", "CC0-1.0", **{"sensitive": False, **options})
 
 
 def build(source, directory, **options):
@@ -109,7 +112,7 @@ def test_from_files_to_batches(tmp_path):
 def test_raw_items_are_those_of_the_row(tmp_path):
     example = table(write(tmp_path)).studies()[4].read()
     assert [decode_text(t) for t in example.items["text"]] == ["study 4 shows an effusion"]
-    assert [np.asarray(decode(x)).max() for x in example.items["image"]] == [8, 9]
+    assert [np.asarray(decode(x.load())).max() for x in example.items["image"]] == [8, 9]
     np.testing.assert_array_equal(example.items["labs"][0], np.array([4, 140], np.float32))
 
 
@@ -121,7 +124,7 @@ def test_an_ecg_column_names_records_without_their_ending(tmp_path, rng):
     write_wfdb(tmp_path / "ecg", "r4", signal)
     source = table(write(tmp_path, given), Columns(ecg=("record",), text=("findings",), patient="patient"))
     # 16-bit samples over +-3 mV: a step is 1e-4 mV.
-    np.testing.assert_allclose(source.studies()[4].read().items["ecg"][0], signal, atol=1e-4)
+    np.testing.assert_allclose(source.studies()[4].read().items["ecg"][0].load(), signal, atol=1e-4)
     assert "ecg" not in source.studies()[5].read().items
 
 
@@ -129,7 +132,8 @@ def test_an_ecg_column_names_records_without_their_ending(tmp_path, rng):
     ("changes", "reason"),
     [
         (dict(frontal="none.png"), "none.png does not exist"),
-        (dict(frontal="studies.csv"), "cannot be read as an image"),
+        (dict(frontal="studies.csv"), "studies.csv is a file for the reader 'csv_ecg'; image files are for image"),
+        (dict(frontal="img/bad\0.gif"), "is no file name"),
         (dict(frontal="../secret.png"), "outside the folder of the table"),
         (dict(crp="<5"), "column 'crp' holds '<5'"),
         (dict(sick="maybe"), "'maybe'"),
@@ -147,6 +151,91 @@ def test_a_bad_row_is_rejected_and_the_rest_is_built(tmp_path, changes, reason):
 def test_white_space_does_not_make_another_patient(tmp_path):
     with pytest.raises(UserError, match="'p0' in train and test"):
         build(table(write(tmp_path, _1=dict(patient=" p0 ", split="test"))), tmp_path / "data")
+
+
+def only(path, columns, **options):
+    return table(path, columns, **options).studies()[0].read()
+
+
+def write_row(folder, **row):
+    path = folder / "t.csv"
+    with path.open("w", newline="") as f:
+        writer = csv.DictWriter(f, row)
+        writer.writeheader()
+        writer.writerow(row)
+    return path
+
+
+def test_the_format_of_a_file_is_found_in_it(tmp_path, rng):
+    (trace, *_), (volume, *_) = (SEEDS[kind](tmp_path, rng) for kind in ("csv_ecg", "nrrd"))
+    deep = rng.integers(0, 65536, (6, 7), dtype=np.uint16)
+    Image.fromarray(deep).save(tmp_path / "scan", "TIFF")
+    (tmp_path / volume).rename(tmp_path / "volume.bin")
+    path = write_row(tmp_path, i="scan", e=trace, v="volume.bin")
+    columns = Columns(image=("i",), ecg=("e",), volume=("v",))
+    items = only(
+        path, columns, ecg_rate=50.0, options={"nrrd": {"unit": "HU"}, "csv_ecg": {"file_rate": 50.0, "unit": "mV"}}
+    ).items
+    assert {m: (x.reader, dict(x.options)) for m, (x,) in items.items()} == {
+        "image": ("image", {}),
+        "ecg": ("csv_ecg", {"rate": 50.0, "file_rate": 50.0, "unit": "mV"}),
+        "volume": ("nrrd", {"unit": "HU"}),
+    }
+    png = items["image"][0].load()
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(png.tobytes()))), deep)
+    assert items["ecg"][0].load().shape[0] == 12 and items["volume"][0].load().unit == "HU"
+
+
+@pytest.mark.parametrize("options", [{"nirfi": {}}, {"image": {"paeg": 1}}])
+def test_unknown_readers_and_options_are_named(tmp_path, options):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"did you mean 'nifti'|unexpected keyword argument 'paeg'"):
+        only(write_row(tmp_path, i="a.png"), Columns(image=("i",)), options=options).items["image"][0].load()
+
+
+def test_sections_are_chosen_from_cells_and_from_report_files(tmp_path):
+    (tmp_path / "r.txt").write_text("HISTORY: Cough.\n\nIMPRESSION: Effusion.\n\nFINDINGS: Blunted angle.\n")
+    path = write_row(tmp_path, file="r.txt", cell="FINDINGS: Clear. IMPRESSION: Normal. HISTORY: Pain.")
+    columns = Columns(text=("cell",), report=("file",))
+
+    def texts(sections):
+        return [decode_text(x) for x in only(path, columns, sections=sections).items["text"]]
+
+    assert texts(("findings", "impression")) == ["Clear. Normal.", "Blunted angle. Effusion."]
+    assert texts(("history",)) == ["Pain.", "Cough."]
+    assert texts(())[1].startswith("HISTORY: Cough.")
+
+
+def test_uncertain_labels_need_a_policy(tmp_path):
+    path, columns = (
+        write_row(tmp_path, a="-1", b="-1.0", c="0", text="t"),
+        Columns(text=("text",), label=("a", "b", "c")),
+    )
+    for policy, value in (("ignore", np.nan), ("zeros", 0), ("ones", 1)):
+        np.testing.assert_equal(only(path, columns, uncertain=policy).labels, {"a": value, "b": value, "c": 0})
+    with pytest.raises(UserError, match="--uncertain_labels=ignore"):
+        only(path, columns)
+    with pytest.raises(UserError, match="did you mean 'zeros'"):
+        table(path, columns, uncertain="zero")
+
+
+@pytest.mark.parametrize("ending", ["jsonl", "parquet", "csv.gz"])
+def test_a_table_of_another_format_gives_the_same_examples(tmp_path, ending):
+    path = write(tmp_path)
+    other = tmp_path / f"studies.{ending}"
+    frame = pandas.read_csv(path, keep_default_na=False, dtype=str)
+    if ending == "jsonl":
+        frame.to_json(other, orient="records", lines=True)
+    elif ending == "parquet":
+        frame.astype({"day": float, "sick": "string"}).to_parquet(other)
+    else:
+        frame.to_csv(other, index=False)
+    for a, b in zip(table(path).studies(), table(other).studies(), strict=True):
+        assert (a.name, a.patient, a.split) == (b.name, b.patient, b.split)
+        x, y = a.read(), b.read()
+        assert (x.time, x.items["image"]) == (y.time, y.items["image"])
+        np.testing.assert_equal(x.labels, y.labels)
+        np.testing.assert_array_equal(x.items["labs"], y.items["labs"])
 
 
 def test_an_unknown_column_is_answered_with_the_nearest(tmp_path):

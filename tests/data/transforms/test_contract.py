@@ -7,15 +7,30 @@ import numpy as np
 import pytest
 
 from medjax.data import manifest as manifests
-from medjax.data.records import decode, items_of
+from medjax.data.items import items_of
+from medjax.data.records import decode
 from medjax.data.transforms import make_transforms
 
-PLAIN = {"image": dict(size=16), "ecg": dict(samples=300), "labs": {}, "text": dict(length=20)}
+PLAIN = {"image": dict(size=16), "ecg": dict(samples=300, lead_mask=True), "labs": {}, "text": dict(length=20)}
 AUGMENTED = {
-    "image": dict(size=16, shift=0.2, zoom=0.2, contrast=0.3),
-    "ecg": dict(samples=300, gain=0.2, noise=0.1, lead_drop=0.3),
+    "image": dict(
+        size=16,
+        crop=0.5,
+        shift=0.2,
+        zoom=0.2,
+        rotate=10.0,
+        shear=5.0,
+        flip=0.5,
+        flip_vertical=0.5,
+        gamma=0.3,
+        blur=1.0,
+        brightness=0.1,
+        contrast=0.3,
+        noise=0.02,
+    ),
+    "ecg": dict(samples=300, lead_mask=True, warp=0.1, gain=0.2, wander=0.1, noise=0.1, lead_drop=0.3),
     "labs": dict(drop=0.4),
-    "text": dict(length=20, shuffle=True, sentence_drop=0.4),
+    "text": dict(length=20, sentence_sample=3, shuffle=True, sentence_drop=0.4),
 }
 
 
@@ -94,7 +109,7 @@ def test_the_specification_is_json_names_its_kind_and_ignores_augmentation(phant
     ("name", "keys"),
     [
         ("image", {"size", "channels", "fit", "mean", "std", "resample"}),
-        ("ecg", {"leads", "rate", "unit", "samples", "scale", "clip"}),
+        ("ecg", {"leads", "rate", "unit", "samples", "scale", "clip", "lead_mask"}),
         ("labs", {"names", "mean", "std", "low", "high"}),
         ("text", {"length", "vocab_size", "pad_id"}),
     ],

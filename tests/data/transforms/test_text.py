@@ -84,11 +84,63 @@ def test_sentences_become_items_in_order(make):
     assert whole.items == 1
 
 
-@pytest.mark.parametrize("options", [dict(sentences=-1), dict(sentences=2, shuffle=True),
-                                     dict(sentences=2, sentence_drop=0.1)])  # fmt: skip
-def test_sentences_that_make_no_sense_are_refused(options):
-    with pytest.raises(UserError, match="sentences"):
+@pytest.mark.parametrize("options", [dict(sentences=-1), dict(sentences=2, shuffle=True), dict(sentence_sample=-1),
+                                     dict(sentences=2, sentence_drop=0.1), dict(sentences=2, sentence_sample=1),
+                                     dict(one_section=True), dict(one_section=True, sections=("a",))])  # fmt: skip
+def test_options_that_make_no_sense_are_refused(options):
+    with pytest.raises(UserError, match=r"sentence|section"):
         TextConfig(**options)
+
+
+def pieces(t, text, seed=None) -> str:
+    return " ".join(words(t, finish(t, text, seed))[1:-1])
+
+
+@pytest.mark.parametrize("number", [1, 2, 9])
+def test_a_sample_of_sentences_keeps_their_order(make, number):
+    t = make(length=64, sentence_sample=number)
+    whole = [pieces(t, s) for s in SENTENCES]
+    seen = set()
+    for seed in range(60):
+        kept = [s for s in whole if s in pieces(t, REPORT, seed)]
+        assert pieces(t, REPORT, seed) == " ".join(kept) and len(kept) == min(number, 4)
+        seen.add(tuple(kept))
+    assert len(seen) == {1: 4, 2: 6, 9: 1}[number]
+    assert pieces(t, REPORT) == " ".join(whole)  # without random numbers
+
+
+SECTIONS = (
+    "EXAMINATION: left heart.\n\nIMPRESSION: no focal opacity.\n\nFINDINGS: the heart is enlarged. left effusion."
+)
+
+
+def through(t, text, seed=None) -> list[str]:
+    items = [t.finish(t.prepare(x), None if seed is None else np.random.default_rng(seed)) for x in
+             t.split(encode_text(text))]  # fmt: skip
+    return [" ".join(words(t, x)[1:-1]) for x in items]
+
+
+def test_sections_are_chosen_in_the_order_asked(make):
+    findings, impression = "the heart is enlarged . left effusion .", "no focal opacity ."
+    both = make(length=64, sections=("findings", "impression"))
+    assert through(both, SECTIONS) == [f"{findings} {impression}"]
+    assert through(make(length=64, sections=("impression",)), SECTIONS) == [impression]
+    assert both.spec()["sections"] == ["findings", "impression"] and "sections" not in make().spec()
+    by_sentence = make(length=64, sections=("findings",), sentences=3)
+    assert through(by_sentence, SECTIONS) == ["the heart is enlarged .", "left effusion ."]
+
+
+def test_a_report_without_these_sections_stays_whole(make):
+    t = make(length=64, sections=("findings",))
+    assert through(t, REPORT) == through(make(length=64), REPORT)
+
+
+def test_one_section_is_taken_at_random_in_training_only(make):
+    t = make(length=64, sections=("findings", "impression"), one_section=True)
+    findings, impression = "the heart is enlarged . left effusion .", "no focal opacity ."
+    assert through(t, SECTIONS) == [f"{findings} {impression}"]
+    taken = [through(t, SECTIONS, seed)[0] for seed in range(60)]
+    assert set(taken) == {findings, impression} and 15 < taken.count(findings) < 45
 
 
 def test_an_absent_report_has_one_token_to_look_at(make):
