@@ -43,7 +43,7 @@ def test_data() -> Path:
 @pytest.fixture(scope="session")
 def phantom_dir(tmp_path_factory) -> Path:
     """A built phantom of 60 patients with pictures of 32 pixels. Read it, never write to it."""
-    from medjax.data.build import Options, build_dataset
+    from medjax.data.building.build import Options, build_dataset
     from medjax.data.sources import Phantom
 
     directory = tmp_path_factory.mktemp("phantom") / "data"

@@ -97,7 +97,7 @@ def _figures(result: Result, batches: int) -> dict[str, float]:
 
 def write_pictures(folder: Path, n: int) -> None:
     """`n` grey PNG files of 512 pixels, and two data sets of them: with records of the files, and with their bytes."""
-    from medjax.data.build import Options, build_dataset
+    from medjax.data.building.build import Options, build_dataset
     from medjax.data.items import FileItem
     from medjax.data.manifest import Modality
     from medjax.data.records import Example
@@ -210,7 +210,7 @@ def waiting(recipe: str, steps: int, data: str = "") -> dict[str, Any]:
     data: a built data set; the phantom is made where it is empty.
     """
     from medjax.bin.cli import load_config
-    from medjax.data.build import Options, build_dataset
+    from medjax.data.building.build import Options, build_dataset
     from medjax.data.sources import Phantom
     from medjax.training import loop
 

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from medjax.data.build import Options, build_dataset
+from medjax.data.building.build import Options, build_dataset
 from medjax.data.sources import Phantom
 from medjax.errors import UserError, check_choice
 from medjax.evaluation.bootstrap import Interval, summarise

@@ -28,14 +28,14 @@ from absl import flags
 from medjax.bin import archive_sources, cli  # noqa: F401 - it registers its sources
 from medjax.bin.progress import Progress
 from medjax.bin.sources import SOURCES
-from medjax.data import keys, licence
-from medjax.data.beam import beam_engine
-from medjax.data.build import REJECTED, Engine, Options, build_dataset, protected
+from medjax.data.building.beam import beam_engine
+from medjax.data.building.build import REJECTED, Engine, Options, build_dataset, protected
+from medjax.data.building.splits import Splitting
+from medjax.data.building.workers import write_shards
 from medjax.data.manifest import Manifest
-from medjax.data.privacy import FLAGGED, whois
+from medjax.data.privacy import keys, licence
+from medjax.data.privacy.protect import FLAGGED, whois
 from medjax.data.sources import Source
-from medjax.data.splits import Splitting
-from medjax.data.workers import write_shards
 from medjax.errors import UserError
 
 _SOURCE = flags.DEFINE_enum("source", None, list(SOURCES), "What to read.")

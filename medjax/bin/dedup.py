@@ -18,10 +18,10 @@ from absl import flags
 
 from medjax.bin import cli
 from medjax.data import manifest as manifests
-from medjax.data.curation import Rule, dropped, without
-from medjax.data.duplicates import dhash, distinct_hashes, informative, to_gray8
+from medjax.data.building.rewrite import rewrite
+from medjax.data.curation.dropping import Rule, dropped, without
+from medjax.data.curation.duplicates import dhash, distinct_hashes, informative, to_gray8
 from medjax.data.readers import reader
-from medjax.data.rewrite import rewrite
 from medjax.errors import UserError
 from medjax.methods.encoder import load_run
 

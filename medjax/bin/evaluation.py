@@ -11,8 +11,9 @@ import numpy as np
 from absl import flags
 
 import medjax
-from medjax.data import Batch, Dataset, licence
+from medjax.data import Batch, Dataset
 from medjax.data.manifest import SPLITS
+from medjax.data.privacy import licence
 from medjax.errors import UserError
 from medjax.evaluation.bootstrap import REPLICATES
 from medjax.evaluation.embeddings import EmbeddingTable, embed_batches

@@ -22,7 +22,7 @@ from medjax.bin.export_metrics import measured
 from medjax.bin.exporting import export_torch
 from medjax.bin.exporting_hub import Wanted, export_hub
 from medjax.bin.exporting_open_clip import export_open_clip
-from medjax.data.licence import check_free
+from medjax.data.privacy.licence import check_free
 from medjax.errors import UserError
 from medjax.methods.encoder import load_run
 from medjax.training.rundir import run_terms
@@ -60,10 +60,10 @@ def main() -> None:
         raise UserError("--format=torch exports all modalities; leave --modality out")
     if _LORA.value == "separate" and export is not export_hub:
         raise UserError("--lora=separate goes with --format=huggingface")
+    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
     terms = run_terms(Path(_WORKDIR.value))
     if not _ACKNOWLEDGE.value:
         check_free(terms)
-    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
     dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "export" / _FORMAT.value
     tolerance = tolerance if _TOLERANCE.value is None else _TOLERANCE.value

@@ -17,7 +17,8 @@ import tokenizers
 
 import medjax
 from medjax.convert.card import model_card
-from medjax.data import DataConfig, Dataset, licence
+from medjax.data import Dataset
+from medjax.data.privacy import licence
 from medjax.data.records import decode_text
 from medjax.errors import UserError
 from medjax.methods import exported
@@ -127,7 +128,7 @@ def write_description(
     know: "format", "metrics", "license", "terms" (of all data behind the weights). loading: the card's section; default
     that of `medjax.torch`.
     """
-    (found, tolerance), data = check, encoder.config["data"]
+    found, tolerance = check
     manifest, step = encoder.manifest, encoder.step or 0
     given = encoder.config.get("given", {}).get("method", {}).get("towers", {})
     about = {
@@ -139,7 +140,7 @@ def write_description(
             "step": step,
             "chosen_by": encoder.config.get("train", {}).get("best_metric") if name == "best" else None,
         },
-        "examples_seen": step * data.get("batch_size", DataConfig.batch_size),
+        "examples_seen": encoder.examples,
         "pretrained": {m: Path(t["pretrained"]).name for m, t in given.items() if t.get("pretrained")},
         "data": {
             "name": manifest.name,
@@ -158,7 +159,7 @@ def write_description(
             "raw_inputs": found.raw_inputs,
         },
         "method": encoder.config["method"],
-        "modalities": {m: data["modalities"][m] for m in encoder.modalities},
+        "modalities": {m: encoder.config["data"]["modalities"][m] for m in encoder.modalities},
         "manifest": exported.public_manifest(manifest),
     } | extra
     write_json(folder / exported.MARKER, about)

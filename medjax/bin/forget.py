@@ -12,8 +12,8 @@ from absl import flags
 from medjax.bin import cli, whom
 from medjax.bin.seen import HEADER, rows
 from medjax.data import manifest as manifests
-from medjax.data.exposure import find
-from medjax.data.rewrite import rewrite
+from medjax.data.building.rewrite import rewrite
+from medjax.data.curation.exposure import find
 from medjax.errors import UserError
 from medjax.training.lineage import runs
 

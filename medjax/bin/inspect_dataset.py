@@ -13,7 +13,7 @@ from absl import flags
 
 from medjax.bin import cli
 from medjax.data import DataConfig, Dataset
-from medjax.data.inspection import RELATIONS, SplitSummary, expected_pairs, rows_affected, summarise
+from medjax.data.curation.inspection import RELATIONS, SplitSummary, expected_pairs, rows_affected, summarise
 from medjax.data.manifest import Manifest
 from medjax.errors import UserError
 from medjax.evaluation.page import Page

@@ -12,7 +12,7 @@ from absl import flags
 
 from medjax.bin import cli, whom
 from medjax.data import Dataset
-from medjax.data.exposure import find
+from medjax.data.curation.exposure import find
 from medjax.errors import UserError
 from medjax.training.lineage import exposures, open_data, runs
 

@@ -6,8 +6,8 @@ import numpy as np
 from absl import flags
 
 from medjax.data.ids import hash_id
-from medjax.data.keys import default_key_file, fingerprint, read_key
 from medjax.data.manifest import Manifest
+from medjax.data.privacy.keys import default_key_file, fingerprint, read_key
 from medjax.errors import UserError
 
 _PATIENTS = flags.DEFINE_list("patient", [], "Patients, as the source names them, or id-... as medjax does.")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from medjax.data.licence import Licence
+from medjax.data.privacy.licence import Licence
 
 # Objectives whose loss sees no label of the data set.
 _WITHOUT_LABELS = {"info_nce", "symile", "gram", "masked_autoencoder"}

@@ -9,8 +9,8 @@ import numpy as np
 
 from medjax.data.ids import text_id
 from medjax.data.items import ChunkFiles, items_of
-from medjax.data.ledger import CAUSES, PADDING
 from medjax.data.records import decode, decode_text
+from medjax.data.sampling.ledger import CAUSES, PADDING
 from medjax.data.transforms import Transform
 from medjax.errors import UserError
 

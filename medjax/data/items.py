@@ -19,7 +19,7 @@ import numpy as np
 
 from medjax.data.chunks import StoredVolume, encode_volume
 from medjax.data.manifest import Split
-from medjax.data.readers import files_of, reader
+from medjax.data.readers import VERIFYING, files_of, reader
 from medjax.data.records import RecordFile, decode_text, encode_text
 from medjax.data.volumes import Volume
 from medjax.errors import UserError
@@ -38,13 +38,14 @@ class FileItem:
     path: Path
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self) -> Any:
-        """The raw item.
+    def load(self, verified: bool = False) -> Any:
+        """The raw item. verified: the file is known to be one that was read before.
 
         Raises:
           UserError: the file cannot be read.
         """
-        return reader(self.reader)(self.path, self.options)
+        known = {"verified": True} if verified and self.reader in VERIFYING else {}
+        return reader(self.reader)(self.path, {**self.options, **known})
 
 
 def store(key: str, item: Any, chunks: RecordFile | None) -> dict[str, np.ndarray]:
@@ -151,7 +152,7 @@ def _load(raw: np.ndarray, root: Path | None) -> Any:
         raise UserError(f"the reference {kept['path']} leaves the folder of the source; build the data set again")
     if checksum(item.path) != expected:
         raise UserError(f"file {kept['path']} has changed since the data set was built; restore it or build again")
-    return item.load()
+    return item.load(verified=True)
 
 
 def _volume(kept: dict[str, np.ndarray], chunks: ChunkFiles | None) -> StoredVolume:

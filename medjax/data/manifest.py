@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from medjax.config import build
-from medjax.data.licence import Licence
+from medjax.data.privacy.licence import Licence
 from medjax.data.records import sha256, write_file
 from medjax.errors import UserError
 

@@ -1,7 +1,7 @@
 """From records to batches with Grain. A position in the data is one number: the global example index.
 
-Which record example g of the training stream is, `medjax.data.sampling.Sampler` says from (seed, g); of a single data
-set it is record `permutation_e(g mod n)` of epoch `e = g div n`. A global batch from g on holds the examples
+Which record example g of the training stream is, `medjax.data.sampling.sampler.Sampler` says from (seed, g); of a
+single data set it is record `permutation_e(g mod n)` of epoch `e = g div n`. A global batch from g on holds the examples
 `[g, g + B)`, of which process p takes its contiguous share; everything random about example g comes from (seed, g). So
 neither the number of processes, worker processes or threads nor a restart changes any batch, and another global batch
 goes on in the same order.
@@ -20,16 +20,16 @@ from absl import flags
 
 from medjax.config import merge as merged
 from medjax.data.batch import Batch, from_arrays
+from medjax.data.building.patients import check_disjoint
 from medjax.data.examples import Examples, stack
-from medjax.data.groups import bucket_items, make_groups
 from medjax.data.items import items_of
-from medjax.data.ledger import Ledger
 from medjax.data.manifest import Manifest
 from medjax.data.options import DataConfig
-from medjax.data.patients import check_disjoint
 from medjax.data.records import decode
-from medjax.data.sampling import Group, Sampler
-from medjax.data.sets import Joined, OpenSet, merge, tokenizer_folder
+from medjax.data.sampling.groups import bucket_items, make_groups
+from medjax.data.sampling.ledger import Ledger
+from medjax.data.sampling.sampler import Group, Sampler
+from medjax.data.sampling.sets import Joined, OpenSet, merge, tokenizer_folder
 from medjax.data.transforms import Transform, make_transforms
 from medjax.errors import UserError, check_choice
 

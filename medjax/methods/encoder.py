@@ -31,7 +31,7 @@ class Encoder:
     """Parameters and the method's state with everything needed to embed raw inputs.
 
     config: of the run, as plain dicts. manifest: of the data it was trained on. step: of the checkpoint, if it has
-    one.
+    one. examples: how many it was trained on, repetitions counted.
     """
 
     method: Method
@@ -41,15 +41,24 @@ class Encoder:
     manifest: Manifest
     config: Mapping[str, Any]
     step: int | None
+    examples: int
     _encode: Callable
 
     @classmethod
     def create(
-        cls, method: Method, params: Any, state: Any, transforms, manifest: Manifest, config, step: int | None = None
+        cls,
+        method: Method,
+        params: Any,
+        state: Any,
+        transforms,
+        manifest: Manifest,
+        config,
+        step: int | None = None,
+        examples: int = 0,
     ) -> "Encoder":
         """`dataclasses.replace(encoder, params=..., state=...)` shares what this one compiles."""
         encode = jax.jit(lambda params, state, batch: method.encode(params, state, batch.only_valid(), None, False))
-        return cls(method, params, state, transforms, manifest, config, step, encode)
+        return cls(method, params, state, transforms, manifest, config, step, examples, encode)
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -159,9 +168,10 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> Encoder:
     transforms = make_transforms(config["data"]["modalities"], manifest, workdir)
     method = make_method(config["method"], {m: t.spec() for m, t in transforms.items()})
     store, step = _find(workdir, checkpoint)
-    params, _ = store.restore_params(step)
+    params, meta = store.restore_params(step)
     state = store.restore_rest(step, "method")
-    return Encoder.create(method, params, state, transforms, manifest, config, step)
+    examples = meta.get("examples_seen", 0)  # the untrained checkpoint has seen none
+    return Encoder.create(method, params, state, transforms, manifest, config, step, examples)
 
 
 def _find(workdir: Path, checkpoint: str) -> tuple[CheckpointStore, int]:

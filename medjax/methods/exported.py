@@ -43,7 +43,8 @@ def standalone(encoder: Encoder, merge: bool = True) -> Encoder:
         towers = {m: c | _lora(method, m) for m, c in towers.items()}
     config = {**encoder.config, "method": {**encoder.config["method"], "towers": towers}}
     method = make_method(config["method"], {m: t.spec() for m, t in encoder.transforms.items()})
-    return Encoder.create(method, params, encoder.state, encoder.transforms, encoder.manifest, config, encoder.step)
+    about = encoder.transforms, encoder.manifest, config, encoder.step, encoder.examples
+    return Encoder.create(method, params, encoder.state, *about)
 
 
 def _lora(method: Method, modality: str) -> dict[str, Any]:
@@ -102,7 +103,8 @@ def load_export(directory: str | Path) -> Encoder:
     params, stats = jax.eval_shape(method.init, jax.random.key(0), _example(transforms))
     shapes = {path: leaf.shape for path, leaf in rules.flatten(exported_tree(params, stats)).items()}
     tree = jax.device_put(rules.to_flax(state, _rules(method), shapes), jax.local_devices()[0])
-    return Encoder.create(method, *params_and_state(tree), transforms, manifest, config, about["checkpoint"]["step"])
+    trained = about["checkpoint"]["step"], about.get("examples_seen", 0)
+    return Encoder.create(method, *params_and_state(tree), transforms, manifest, config, *trained)
 
 
 def tower_configs(method: Method) -> dict[str, Any]:

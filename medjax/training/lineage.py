@@ -11,7 +11,7 @@ from medjax.checkpoints import CheckpointStore
 from medjax.config import build
 from medjax.data import DataConfig, Dataset
 from medjax.data import manifest as manifests
-from medjax.data.exposure import draws, find
+from medjax.data.curation.exposure import draws, find
 from medjax.errors import UserError
 from medjax.methods.encoder import CONFIG, FOLDERS
 

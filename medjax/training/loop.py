@@ -11,8 +11,9 @@ from typing import Any
 import jax
 
 from medjax.checkpoints import CheckpointStore
-from medjax.data import Batch, Dataset, licence
+from medjax.data import Batch, Dataset
 from medjax.data.device_augment import augment
+from medjax.data.privacy import licence
 from medjax.errors import UserError
 from medjax.methods import Method, make_method
 from medjax.methods.encoder import FOLDERS, load_run

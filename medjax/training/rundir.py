@@ -8,10 +8,11 @@ from typing import Any
 
 from medjax import __version__
 from medjax.config import build
-from medjax.data import Dataset, licence
+from medjax.data import Dataset
 from medjax.data import manifest as manifests
 from medjax.data import tokenizer as tok
-from medjax.data.licence import Licence
+from medjax.data.privacy import licence
+from medjax.data.privacy.licence import Licence
 from medjax.errors import UserError
 from medjax.methods.encoder import CONFIG
 from medjax.training.experiment import Experiment

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from medjax.data import manifest as manifests
-from medjax.data.inspection import scan
+from medjax.data.curation.inspection import scan
 
 pytestmark = pytest.mark.end_to_end
 ROOT = Path(__file__).parents[2]

@@ -59,7 +59,7 @@ CASES = {
 
 def _tower(options):
     """(module, random variables)"""
-    kind = MODELS[options["name"]][2]
+    kind = MODELS[options["name"]][2][0]
     module = make_tower("m", (SMALL if "resnet" not in options["name"] else {}) | options, SPECS[kind])
     side = module.config.grid[0] * 4 if getattr(module.config, "grid", ()) else SIZE
     value = {"image": {"value": np.zeros((1, side, side, 3))}, "text": {"tokens": TOKENS}}[kind]
@@ -74,7 +74,7 @@ def _random(path, leaf):
 
 
 def _model(module, variables):
-    spec = SPECS[MODELS[module.config.name][2]]
+    spec = SPECS[MODELS[module.config.name][2][0]]
     return hub.tower(module.config, variables, spec, IDS, "config.method.towers.m")
 
 
@@ -112,7 +112,7 @@ def test_towers_load_there_and_compute_the_same(name, tmp_path):
     module, variables = _tower(options)
     model = _model(module, variables)
     assert model.kind == kind
-    folder, modality = _saved(model, tmp_path), MODELS[options["name"]][2]
+    folder, modality = _saved(model, tmp_path), MODELS[options["name"]][2][0]
     want = jax.jit(lambda v, value: module.apply(v, **value))(variables, _given(modality))
 
     outputs = _theirs(folder)(**_inputs(modality))

@@ -41,7 +41,7 @@ CASES = {
 
 def _shapes(name, **more):
     options, value = CASES[name]
-    module = make_tower("m", {"name": name, **options, **more}, {"kind": MODELS[name][2], "vocab_size": 11})
+    module = make_tower("m", {"name": name, **options, **more}, {"kind": MODELS[name][2][0], "vocab_size": 11})
     tree = jax.eval_shape(lambda: unbox(module.init(jax.random.key(0), **value)))
     return {f"towers/m/{path}": leaf for path, leaf in flatten(tree).items()}
 

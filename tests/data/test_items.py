@@ -7,7 +7,7 @@ import pytest
 from tiny_source import SCHEMA, TinySource, study
 
 from medjax.data import manifest as manifests
-from medjax.data.build import Options, build_dataset
+from medjax.data.building.build import Options, build_dataset
 from medjax.data.items import ChunkFiles, FileItem, checksum, items_of, refer
 from medjax.data.manifest import SPLITS, Modality
 from medjax.data.readers.image import encode_png

@@ -34,7 +34,7 @@ PUBLISHED = {
 
 
 def parameters(tower, variant):
-    spec, value = SPECS[TOWERS[tower][2]]
+    spec, value = SPECS[TOWERS[tower][2][0]]
     module = make_tower("m", {"name": tower, "variant": variant}, spec)
     tree = jax.eval_shape(lambda: unbox(module.init(jax.random.key(0), **value)))["params"]
     return sum(int(np.prod(x.shape)) for x in jax.tree.leaves(tree))

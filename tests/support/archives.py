@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from medjax.data.build import Options, build_dataset
-from medjax.data.splits import Splitting
+from medjax.data.building.build import Options, build_dataset
+from medjax.data.building.splits import Splitting
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, object]]) -> Path:

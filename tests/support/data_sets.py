@@ -10,7 +10,7 @@ import numpy as np
 from tiny_source import SCHEMA, TinySource, study
 
 from medjax.data import Batch
-from medjax.data.build import Options, build_dataset
+from medjax.data.building.build import Options, build_dataset
 from medjax.data.records import encode_text
 
 TRAINING = 12

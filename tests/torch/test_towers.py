@@ -103,7 +103,7 @@ def given(value):
 def test_tokens_and_pooled_equal_flax(name):
     options, value, start = CASES[name]
     sizes = SMALL if "width" in {f.name for f in dataclasses.fields(MODELS[options["name"]][0])} else {}
-    spec = {"kind": MODELS[options["name"]][2], "vocab_size": 30}
+    spec = {"kind": MODELS[options["name"]][2][0], "vocab_size": 30}
     module = make_tower("m", {**sizes, **options}, spec)
     variables = random_variables(module, given(value if start is None else start))
     want = jax.jit(lambda variables, value: module.apply(variables, **value))(variables, given(value))

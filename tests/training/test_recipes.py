@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medjax.bin.cli import load_config
-from medjax.data.build import Options, build_dataset
+from medjax.data.building.build import Options, build_dataset
 from medjax.data.sources import PTBXL, Columns, Decathlon, MedMNIST, Table
 from medjax.errors import UserError
 from medjax.methods.encoder import load_run

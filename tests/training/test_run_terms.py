@@ -5,8 +5,8 @@ import json
 import subprocess
 import sys
 
-from medjax.data import licence
 from medjax.data import manifest as manifests
+from medjax.data.privacy import licence
 from medjax.methods.encoder import CONFIG
 from medjax.training.experiment import WarmStart
 from medjax.training.rundir import describe_run, run_terms

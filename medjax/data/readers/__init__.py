@@ -39,6 +39,9 @@ READERS: dict[str, Reader] = {
 }
 
 
+# Readers that look less closely at a file of which a checksum says that it is one that was read before.
+VERIFYING = frozenset({"image"})
+
 # Name of a reader -> path -> what its item may show of a person, for `Example.flags`.
 FLAGS: dict[str, Reader] = {
     "dicom": _lazy("dicom_tags", "read_flags"),

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from medjax.data.masking import BURNED_IN, FACE
+from medjax.data.privacy.masking import BURNED_IN, FACE
 from medjax.data.readers.dicom_file import code, codes, element, guarded, load, macro, numbers
 from medjax.data.readers.dicom_pixels import PHOTOMETRIC
 from medjax.errors import UserError

@@ -34,14 +34,15 @@ _TURNS = dict(
 )  # by EXIF orientation
 
 
-def read_encoded(path: str | Path, page: int | None = None) -> np.ndarray:
+def read_encoded(path: str | Path, page: int | None = None, verified: bool = False) -> np.ndarray:
     """uint8[n]: a picture as PNG or JPEG bytes that decode to its pixels, without metadata.
 
     An upright PNG or JPEG keeps its coded pixels byte by byte. A turned one (EXIF orientation) and the other formats
     become PNG with the same pixels, upright, 8 or 16 bits. 12-bit gray is stretched to 16 bits, and where 0 is white
     it is inverted, so that 0 is black in every item. Transparency, ICC profile and gamma change nothing.
 
-    page: of a TIFF with several; without it such a file is refused.
+    page: of a TIFF with several; without it such a file is refused. verified: the file is known to be one that was read
+    before, and pixels that are kept as they are need not be decoded to see that they can be.
 
     Raises:
       UserError: the file is missing, empty, torn, not an image, larger than `MAX_PIXELS` or `MAX_BYTES`, has several
@@ -53,24 +54,26 @@ def read_encoded(path: str | Path, page: int | None = None) -> np.ndarray:
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"image {path} has {path.stat().st_size} bytes; the limit is {MAX_BYTES}, make it smaller")
     try:
-        return clean(path.read_bytes(), page)
+        return clean(path.read_bytes(), page, verified)
     except OSError as error:
         raise UserError(f"image {path} cannot be read: {error.strerror}") from None
     except UserError as error:
         raise UserError(f"image {path}: {error}") from None
 
 
-def clean(data: bytes, page: int | None = None) -> np.ndarray:
+def clean(data: bytes, page: int | None = None, verified: bool = False) -> np.ndarray:
     """As `read_encoded`, of bytes in memory."""
     try:
-        stripped, exif = strip(data)
+        stripped, exif = strip(data, verified)
     except UserError as error:
         raise UserError(f"cannot be read as an image: it {error}") from None
     picture = _open(stripped)
     _select(picture, page)
     turn = _TURNS.get(_orientation(exif or picture.info.get("exif", b"")))
-    _load(picture)
-    if picture.format in ("PNG", "JPEG") and turn is None:
+    kept = picture.format in ("PNG", "JPEG") and turn is None
+    if not (kept and verified):
+        _load(picture)
+    if kept:
         return np.frombuffer(stripped, np.uint8)
     pixels = _pixels(picture)
     return encode_png(pixels if turn is None else np.asarray(Image.fromarray(pixels).transpose(turn)))

@@ -4,8 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from medjax.data.licence import Licence
 from medjax.data.manifest import Finding, Modality
+from medjax.data.privacy.licence import Licence
 from medjax.data.records import Example
 
 
@@ -28,7 +28,7 @@ class Study:
 class Schema:
     """What the records of a source hold; the fields are those of the manifest.
 
-    terms: where they are not those that `medjax.data.licence` knows of the identifier `licence`.
+    terms: where they are not those that `medjax.data.privacy.licence` knows of the identifier `licence`.
     """
 
     name: str

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 from medjax.data.items import FileItem
-from medjax.data.licence import combine, parse
 from medjax.data.manifest import Modality
+from medjax.data.privacy.licence import combine, parse
 from medjax.data.readers.table import iterate_table
 from medjax.data.records import Example, encode_text
 from medjax.data.sources.base import Schema, Study

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from medjax.config import build
-from medjax.data.days import are_dates, relative_days
 from medjax.data.items import FileItem
 from medjax.data.manifest import Finding, Modality
+from medjax.data.privacy.days import are_dates, relative_days
 from medjax.data.readers import READERS
 from medjax.data.readers.leads import LEADS
 from medjax.data.readers.report import choose, read_report

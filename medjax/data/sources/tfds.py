@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from medjax.data.building.tfds_builder import METADATA, load_tfds
 from medjax.data.manifest import Modality
 from medjax.data.readers.image import clean, encode_png
 from medjax.data.readers.leads import LEADS
 from medjax.data.records import Example, encode_text
 from medjax.data.sources.base import Schema, Study
 from medjax.data.sources.table import Columns
-from medjax.data.tfds_builder import METADATA, load_tfds
 from medjax.errors import UserError, suggest
 
 _SPLITS = {"train": "train", "validation": "validation", "valid": "validation", "val": "validation", "test": "test"}

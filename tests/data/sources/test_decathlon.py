@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from medjax.data import DataConfig, Dataset
-from medjax.data.build import Options, build_dataset
+from medjax.data.building.build import Options, build_dataset
 from medjax.data.chunks import StoredVolume
 from medjax.data.sources import Decathlon
 from medjax.errors import UserError

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medjax.data.build import Options, build_dataset
+from medjax.data.building.build import Options, build_dataset
 from medjax.data.readers.image import decode
 from medjax.data.records import decode_text
 from medjax.data.sources import Folders

@@ -8,11 +8,11 @@ import pytest
 from tiny_source import write_wfdb
 
 from medjax.data import manifest as manifests
-from medjax.data.build import REJECTED, Options, build_dataset
+from medjax.data.building.build import REJECTED, Options, build_dataset
+from medjax.data.building.splits import Splitting
 from medjax.data.readers.leads import LEADS
 from medjax.data.records import decode_text
 from medjax.data.sources import PTBXL
-from medjax.data.splits import Splitting
 from medjax.errors import UserError
 
 STATEMENTS = {"NORM": (1, "NORM"), "IMI": (1, "MI"), "ASMI": (1, "MI"), "LVH": (1, "HYP"), "SR": ("", "")}
@@ -194,7 +194,7 @@ def test_the_excerpts_labels_are_those_of_its_columns(excerpt):
 
 
 def test_folds_of_the_excerpt_are_disjoint_and_cover_every_patient(excerpt):
-    from medjax.data.splits import assign
+    from medjax.data.building.splits import assign
 
     studies = excerpt.studies()
     test_patients = []

@@ -3,7 +3,7 @@
 import pytest
 from archives import build, loaded, write_picture, write_table
 
-from medjax.data import licence
+from medjax.data.privacy import licence
 from medjax.data.records import decode_text
 from medjax.data.sources.roco import Roco
 from medjax.errors import UserError

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_source import write_wfdb
 
 from medjax.data import DataConfig, Dataset
-from medjax.data.build import REJECTED, Options, build_dataset
+from medjax.data.building.build import REJECTED, Options, build_dataset
 from medjax.data.readers.image import decode
 from medjax.data.records import decode_text
 from medjax.data.sources import Columns, Table

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from medjax.data import DataConfig, Dataset
-from medjax.data.build import Options, build_dataset
+from medjax.data.building.build import Options, build_dataset
 from medjax.data.sources import Columns, Table
 from medjax.errors import UserError
 from medjax.evaluation.thumbnails import thumbnail

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from archives import build
 
+from medjax.data.building.tfds_builder import tfds_builder
 from medjax.data.manifest import Modality, load
 from medjax.data.readers.image import decode, encode_png
 from medjax.data.readers.leads import LEADS
@@ -13,7 +14,6 @@ from medjax.data.records import Example, decode_text, encode_text
 from medjax.data.sources import Columns
 from medjax.data.sources.base import Schema, Study
 from medjax.data.sources.tfds import Tfds
-from medjax.data.tfds_builder import tfds_builder
 from medjax.errors import UserError
 
 tfds = pytest.importorskip("tensorflow_datasets")
@@ -193,6 +193,6 @@ def test_volumes_are_refused(tmp_path, monkeypatch):
     build(Ours(), tmp_path / "data")
     manifest = load(tmp_path / "data")
     manifest.modalities["volume"] = Modality("volume")
-    monkeypatch.setattr("medjax.data.tfds_builder.manifests.load", lambda directory: manifest)
+    monkeypatch.setattr("medjax.data.building.tfds_builder.manifests.load", lambda directory: manifest)
     with pytest.raises(UserError, match="'volume' is none of them"):
         tfds_builder(tmp_path / "data", tmp_path / "tfds")

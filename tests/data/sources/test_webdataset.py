@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from medjax.data.build import REJECTED, Options, build_dataset
+from medjax.data.building.build import REJECTED, Options, build_dataset
 from medjax.data.readers.image import decode, encode_png
 from medjax.data.records import decode_text
 from medjax.data.sources import Columns, WebDataset
