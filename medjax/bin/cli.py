@@ -27,6 +27,7 @@ def _guarded(main: Callable[[], None]) -> None:
 
 
 def _parse(argv: list[str]) -> list[str]:
+    _show_all_flags()
     try:
         _check_config(argv)
         rest = flags.FLAGS(argv)
@@ -35,6 +36,13 @@ def _parse(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         _fail(f"unexpected argument {rest[1]!r}; flags start with --")
     return rest
+
+
+def _show_all_flags() -> None:
+    """--help lists the flags of every module of medjax.bin that the program is made of, not only of its main one."""
+    for module in [name for name in sys.modules if name.startswith("medjax.bin.")]:
+        for flag in flags.FLAGS.get_key_flags_for_module(module):
+            flags.FLAGS.register_key_flag_for_module(sys.argv[0], flag)
 
 
 def _check_config(argv: list[str]) -> None:

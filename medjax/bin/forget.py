@@ -10,7 +10,6 @@ from pathlib import Path
 from absl import flags
 
 from medjax.bin import cli, whom
-from medjax.bin.seen import HEADER, rows
 from medjax.data import manifest as manifests
 from medjax.data.building.rewrite import rewrite
 from medjax.data.curation.exposure import find
@@ -34,7 +33,7 @@ def main() -> None:
     if not any(found.values()):
         raise UserError(f"none of these is in {directory}; names are those of the source, and upper case matters")
     for workdir in dict.fromkeys(r for given in _RUNS.value for r in runs(Path(given))):
-        cli.print_table(HEADER, rows(workdir, kind, ids))
+        cli.print_table(*whom.seen_by(workdir, kind, ids))
     if not _RUNS.value:
         print("no --runs were given: which checkpoints saw what is forgotten can afterwards no longer be told")
     counts = ", ".join(f"{len(at)} of {split}" for split, at in found.items() if at)

@@ -14,10 +14,9 @@ from medjax.bin import cli, whom
 from medjax.data import Dataset
 from medjax.data.curation.exposure import find
 from medjax.errors import UserError
-from medjax.training.lineage import exposures, open_data, runs
+from medjax.training.lineage import open_data, runs
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run.")
-HEADER = ("checkpoint", "step", "examples trained on", "seen", "first as number")
 
 
 def main() -> None:
@@ -29,7 +28,7 @@ def main() -> None:
         dataset, _ = open_data(run)
         ids = whom.hashes(names, dataset.manifest)
         print(f"{run}: {where(dataset, kind, ids)}")
-        cli.print_table(HEADER, rows(run, kind, ids))
+        cli.print_table(*whom.seen_by(run, kind, ids))
 
 
 def where(dataset: Dataset, kind: str, ids: Sequence[np.ndarray]) -> str:
@@ -41,14 +40,6 @@ def where(dataset: Dataset, kind: str, ids: Sequence[np.ndarray]) -> str:
     said = ", ".join(f"{n} in the {split} split" for split, n in counts.items() if n)
     note = " (which chooses the best checkpoint)" if counts.get("validation") else ""
     return f"records of the {kind} asked for: {said}{note}" if said else f"the {kind} asked for is not in its data"
-
-
-def rows(run: Path, kind: str, ids: Sequence[np.ndarray]) -> list[tuple[object, ...]]:
-    """A row of the table for each checkpoint of a run."""
-    return [
-        (x.folder, x.step, x.examples, f"{x.seen} times" if x.seen else "never", x.first or "")
-        for x in exposures(run, kind, ids)
-    ]
 
 
 def run() -> None:

@@ -1,5 +1,6 @@
-"""Flags that say whom or what a program is about, as the hashes that records hold."""
+"""Flags that say whom or what a program is about, as the hashes that records hold, and which checkpoints saw them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from medjax.data.ids import hash_id
 from medjax.data.manifest import Manifest
 from medjax.data.privacy.keys import default_key_file, fingerprint, read_key
 from medjax.errors import UserError
+from medjax.training.lineage import exposures
 
 _PATIENTS = flags.DEFINE_list("patient", [], "Patients, as the source names them, or id-... as medjax does.")
 _EXAMPLES = flags.DEFINE_list("example", [], "Studies, as the source names them, or id-... as medjax does.")
@@ -45,3 +47,12 @@ def hashes(names: list[str], manifest: Manifest) -> list[np.ndarray]:
             "--id_key_file"
         )
     return [hash_id(name, key) for name in names]
+
+
+def seen_by(run: Path, kind: str, ids: Sequence[np.ndarray]) -> tuple[tuple[str, ...], list[tuple[object, ...]]]:
+    """A table for the console: its header, and a row for each checkpoint of a run."""
+    header = ("checkpoint", "step", "examples trained on", "seen", "first as number")
+    found = exposures(run, kind, ids)
+    return header, [
+        (x.folder, x.step, x.examples, f"{x.seen} times" if x.seen else "never", x.first or "") for x in found
+    ]

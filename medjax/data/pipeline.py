@@ -1,10 +1,10 @@
 """From records to batches with Grain. A position in the data is one number: the global example index.
 
 Which record example g of the training stream is, `medjax.data.sampling.sampler.Sampler` says from (seed, g); of a
-single data set it is record `permutation_e(g mod n)` of epoch `e = g div n`. A global batch from g on holds the examples
-`[g, g + B)`, of which process p takes its contiguous share; everything random about example g comes from (seed, g). So
-neither the number of processes, worker processes or threads nor a restart changes any batch, and another global batch
-goes on in the same order.
+single data set it is record `permutation_e(g mod n)` of epoch `e = g div n`. A global batch from g on holds the
+examples `[g, g + B)`, of which process p takes its contiguous share; everything random about example g comes from
+(seed, g). So neither the number of processes, worker processes or threads nor a restart changes any batch, and another
+global batch goes on in the same order.
 """
 
 import contextlib

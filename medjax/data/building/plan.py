@@ -36,8 +36,8 @@ class Options:
     `medjax.data.privacy.keys.default_key`. records_per_shard: 0 chooses by the size of the studies, at most 256 MiB a
     shard. index_only: records refer to the source's files and hold none of them. scrub, flagged, file_names_are_safe:
     see `medjax.data.privacy.protect.Privacy`. min_patients: how many patients' texts must have a word before it enters
-    a trained vocabulary; 0 is 5 for sensitive data, 1 for others. patient_space: see Manifest; empty is the source's own.
-    terms: of the licence, where the source does not know them.
+    a trained vocabulary; 0 is 5 for sensitive data, 1 for others. patient_space: see Manifest; empty is the source's
+    own. terms: of the licence, where the source does not know them.
     """
 
     splitting: Splitting = field(default_factory=Splitting)

@@ -27,7 +27,8 @@ class Privacy:
     key: secret that keys the hashes of ids; sensitive data need one. scrub: "basic", "none" or `module:function` (see
     `medjax.data.privacy.scrub`); empty is basic for sensitive data and none for others. flagged: what happens to items
     that their reader warns of (burned-in text, faces): "keep" counts them, "reject" refuses the study, "mask" blanks
-    what may show somebody. file_names: true where names of files tell nothing of a patient, so that records may keep them.
+    what may show somebody. file_names: true where names of files tell nothing of a patient, so that records may keep
+    them.
     """
 
     key: bytes = b""
