@@ -94,6 +94,28 @@ def test_a_finished_run_is_left_alone(recipe, uninterrupted):
     assert (uninterrupted / "metrics.jsonl").read_text() == before
 
 
+def test_unusable_examples_count_across_restarts_until_they_stop_the_run(recipe, uninterrupted, tmp_path):
+    config = recipe.copy_and_resolve_references()
+    workdir, total = tmp_path / "run", sum(sum(c.values()) for c in _ledger(uninterrupted).values())
+    loop.run(config, workdir, stop_at_step=4)
+    config.data.max_invalid = total - 1
+    with pytest.raises(UserError, match=rf"{total} examples .* more than config.data.max_invalid={total - 1}"):
+        loop.run(config, workdir)
+    config.data.max_invalid = total
+    loop.run(config, workdir)
+    assert _ledger(workdir) == _ledger(uninterrupted)
+
+
+@pytest.mark.slow
+def test_another_batch_size_goes_on_where_the_examples_stopped(recipe, tmp_path):
+    config = recipe.copy_and_resolve_references()
+    loop.run(config, tmp_path / "run", stop_at_step=2)
+    config.data.batch_size //= 2
+    loop.run(config, tmp_path / "run", stop_at_step=4)
+    store = CheckpointStore(tmp_path / "run" / "checkpoints")
+    assert store.meta(4)["examples_seen"] == 6 * config.data.batch_size
+
+
 def test_a_damaged_checkpoint_is_passed_over_kept_aside_and_made_good(recipe, uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     loop.run(recipe, workdir, stop_at_step=4)

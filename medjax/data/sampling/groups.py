@@ -1,12 +1,12 @@
 """The groups that training examples are drawn from: by data set, balanced by label or modality, in buckets."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from medjax.data.items import count_items
 from medjax.data.options import DataConfig
 from medjax.data.records import decode
 from medjax.data.sampling.sampler import Group
@@ -14,7 +14,6 @@ from medjax.data.sampling.sets import OpenSet
 from medjax.errors import UserError, check_choice
 
 log = logging.getLogger("medjax")
-_ITEM = re.compile(r"(.+)/(\d+)(@.*|/.*)?")
 
 
 @dataclass(frozen=True)
@@ -38,10 +37,8 @@ class Traits:
                 record = decode(source[i])
             except (UserError, RuntimeError):
                 continue  # becomes an invalid example, wherever it is drawn
-            for key in record:
-                match = _ITEM.fullmatch(key)
-                if match and match[1] in items:
-                    items[match[1]][i] = max(items[match[1]][i], int(match[2]) + 1)
+            for m, counts in items.items():
+                counts[i] = count_items(record, m)
             if "labels" in record and record["labels"].shape == positive[i].shape:
                 positive[i] = record["labels"] == 1
         return cls(items, positive)
