@@ -60,10 +60,10 @@ def main() -> None:
         raise UserError("--format=torch exports all modalities; leave --modality out")
     if _LORA.value == "separate" and export is not export_hub:
         raise UserError("--lora=separate goes with --format=huggingface")
-    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
     terms = run_terms(Path(_WORKDIR.value))
     if not _ACKNOWLEDGE.value:
         check_free(terms)
+    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
     dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "export" / _FORMAT.value
     tolerance = tolerance if _TOLERANCE.value is None else _TOLERANCE.value

@@ -58,7 +58,13 @@ def _terms(dataset: Dataset, start: str | None) -> Licence:
 
 
 def run_terms(workdir: Path) -> Licence:
-    """What the licences of all data ask for that a run has learnt from, also through the run that it started from."""
+    """What the licences of all data ask for that a run has learnt from, also through the run that it started from.
+
+    Raises:
+      UserError: there is no run.
+    """
+    if not (workdir / CONFIG).is_file():
+        raise UserError(f"no run at {workdir}: {CONFIG} is missing; give the --workdir of medjax.bin.train")
     try:
         about = json.loads((workdir / _VERSIONS).read_text())
     except (OSError, ValueError):

@@ -125,11 +125,11 @@ def test_nearest_neighbours_are_shown_as_pictures_and_text(evaluated):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "pass --workdir"),
+        pytest.param((), "pass --workdir", marks=pytest.mark.slow),
         (("--workdir=nowhere",), "no run at nowhere"),
         (("--workdir={run}", "--checkpoint=bst"), "unknown checkpoint 'bst'"),
-        (("--workdir={run}", "--data=nowhere"), "no data set at nowhere"),
-        (("--workdir={run}", "--split=tset"), "split"),
+        pytest.param(("--workdir={run}", "--data=nowhere"), "no data set at nowhere", marks=pytest.mark.slow),
+        pytest.param(("--workdir={run}", "--split=tset"), "split", marks=pytest.mark.slow),
     ],
 )
 def test_bad_input_is_one_line(phantom_run, arguments, message):

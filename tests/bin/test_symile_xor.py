@@ -46,6 +46,7 @@ def test_half_an_exclusive_or_is_solved_to_about_half():
     assert experiment("").optimum(0.5) == 0.5 + 0.5 / 32
 
 
+@pytest.mark.slow
 def test_an_exclusive_or_with_missing_modalities_is_found():
     assert found("variant=missing,epochs=5", "symile").accuracy >= 0.99
     assert found("variant=missing,epochs=5", "pairwise").accuracy < 0.75  # chance is a half

@@ -96,6 +96,7 @@ def test_hannover(test_data, tmp_path):
     _check(*_train("hannover.py:tiny", data, tmp_path / "run"), {"image", "labs"})
 
 
+@SLOW
 def test_cxr_notes(test_data, tmp_path):
     columns = Columns(
         image=("image",), text=("notes",), label=("covid",), patient="patient_id", example="id", split="split"
@@ -105,6 +106,7 @@ def test_cxr_notes(test_data, tmp_path):
     _check(*_train("cxr_notes.py:tiny", data, tmp_path / "run"), {"image", "text"})
 
 
+@SLOW
 def test_pneumonia_mnist(test_data, tmp_path):
     data = _build(MedMNIST(test_data / "cxr_pneumoniamnist" / "pneumoniamnist_dev.npz"), tmp_path / "data")
     _check(*_train("pneumonia_mnist.py:tiny", data, tmp_path / "run"), {"image", "text"})

@@ -35,6 +35,7 @@ def test_the_second_stage_starts_from_the_towers_of_the_first(recipe, tmp_path):
     assert np.mean(np.asarray(moved)) > 0.9
 
 
+@pytest.mark.slow
 def test_a_stopped_second_stage_goes_on_to_the_same_end(recipe, tmp_path):
     loop.run(recipe, tmp_path / "whole")
     loop.run(recipe, tmp_path / "parts", stop_at_step=2)

@@ -23,12 +23,13 @@ from medjax.errors import UserError
 
 PHANTOM = dict(patients=40, size=16)
 PROGRAM = f"""
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from medjax.data.building.build import Options, build_dataset
 from medjax.data.sources import Phantom
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which who starts tests in the background switches off
     slow = lambda done, total: time.sleep(0.03)
     workers = int(sys.argv[2])
     build_dataset(Phantom(**{PHANTOM}), Path(sys.argv[1]), Options(workers=workers, records_per_shard=4), slow)

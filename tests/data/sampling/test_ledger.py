@@ -62,6 +62,7 @@ def test_a_stream_counts_what_it_hands_out_and_a_restart_counts_the_rest(damaged
     assert after.as_dict() == ledger.as_dict()
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_worker_processes_change_neither_batches_nor_counts(damaged):
     """From none to two to three, each an interpreter of its own that takes seconds to start."""
