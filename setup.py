@@ -18,7 +18,7 @@ READERS = [
     "pynrrd>=1.1",
     "wfdb>=4.1",
 ]
-TFDS = ["tensorflow-datasets>=4.9.9"]
+TFDS = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6"]  # which it needs and names for old Pythons only
 # For the export's check, and for those who use the export.
 TORCH = ["torch>=2.4"]
 NOTEBOOKS = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5"]
