@@ -73,7 +73,11 @@ def _modality(manifest: manifests.Manifest) -> str:
     pictures = [m for m, x in manifest.modalities.items() if x.kind == "image"]
     if _MODALITY.value or len(pictures) == 1:
         return _MODALITY.value or pictures[0]
-    raise UserError(f"pass --modality: data set {manifest.name!r} has {', '.join(pictures) or 'no pictures'}")
+    if not pictures:
+        raise UserError(
+            f"data set {manifest.name!r} has no pictures to compare; it has {', '.join(manifest.modalities)}"
+        )
+    raise UserError(f"data set {manifest.name!r} has several kinds of pictures; pass --modality={'|'.join(pictures)}")
 
 
 def _embedder(modality: str):

@@ -100,7 +100,10 @@ def _locked(directory: Path) -> Iterator[None]:
             raise UserError(
                 f"another process builds in {directory} now; wait for it or choose another --output"
             ) from None
-        yield
+        try:
+            yield
+        finally:
+            (directory / _LOCK).unlink(missing_ok=True)
 
 
 def _complete(plan: Plan, directory: Path) -> dict[str, Receipt]:
@@ -228,6 +231,6 @@ def _texts(plan: Plan, directory: Path) -> Iterator[tuple[int, str]]:
 
 def _clean(directory: Path) -> None:
     """Removes what only a build needs; the receipts hold texts."""
-    for path in (*directory.glob(f"*{RECEIPT}"), *directory.glob(f".*{UNFINISHED}"), directory / plans.FILE):
+    left = (*directory.glob(f"*{RECEIPT}"), *directory.glob(f".*{UNFINISHED}"))
+    for path in (*left, directory / plans.FILE, directory / _LOCK):
         path.unlink(missing_ok=True)
-    (directory / _LOCK).unlink(missing_ok=True)

@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-from medjax.data.readers.voxels import check_claim, read_exactly, storable, stream
+from medjax.data.readers.voxels import check_claim, guarded, read_exactly, storable, stream
 from medjax.data.volumes import Volume, canonical
 from medjax.errors import UserError
 
@@ -33,15 +33,8 @@ def read_nifti(path: str | Path, unit: Literal["HU", ""] = "", channels: bool = 
         import nibabel  # noqa: F401
     except ImportError:
         raise UserError("reading NIfTI needs the package nibabel; pip install 'medjax[readers]'") from None
-    try:
-        with path.open("rb") as file:
-            return _read(file, path, unit, channels)
-    except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
-    except FileNotFoundError:
-        raise UserError(f"NIfTI file {path} does not exist") from None
-    except Exception as error:  # nibabel raises many types for damaged headers
-        raise UserError(f"{path} cannot be read as NIfTI ({type(error).__name__}: {error}); is it damaged?") from None
+    with guarded(path, "NIfTI"), path.open("rb") as file:
+        return _read(file, path, unit, channels)
 
 
 def _read(file, path: Path, unit: Literal["HU", ""], channels: bool) -> Volume:

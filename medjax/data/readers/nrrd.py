@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from medjax.data.readers.voxels import check_claim, read_exactly, storable, stream
+from medjax.data.readers.voxels import check_claim, guarded, read_exactly, storable, stream
 from medjax.data.volumes import Volume, canonical
 from medjax.errors import UserError
 
@@ -32,19 +32,13 @@ def read_nrrd(path: str | Path, unit: Literal["HU", ""] = "", channels: bool = F
         units, encodings or types, or its data lies elsewhere.
     """
     path = Path(path)
-    try:
+    with guarded(path, "NRRD"):
         header, length = _header(path)
         shape, space = _axes(header, channels)
         values = _voxels(header, shape, path, length)
         if len(space) < len(shape):
             values = values.transpose(*space, next(k for k in range(4) if k not in space))
         return canonical(storable(values), _directions(header, space), unit)
-    except UserError as error:
-        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
-    except FileNotFoundError:
-        raise UserError(f"NRRD file {path} does not exist") from None
-    except Exception as error:  # pynrrd raises many types for damaged headers
-        raise UserError(f"{path} cannot be read as NRRD ({type(error).__name__}: {error}); is it damaged?") from None
 
 
 def files_of(path: Path) -> list[Path]:

@@ -2,6 +2,8 @@
 
 import gzip
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +15,19 @@ MAX_BYTES = 1 << 32
 _GZIP_RATIO = 1032  # DEFLATE makes at most 1032 bytes of one
 _PIECE = 1 << 24
 _OUTSIDE = 1e30
+
+
+@contextmanager
+def guarded(path: Path, kind: str) -> Iterator[None]:
+    """Turns whatever a format's library raises for a damaged file into a UserError that names file and kind."""
+    try:
+        yield
+    except UserError as error:
+        raise error if str(path) in str(error) else UserError(f"{path}: {error}") from None
+    except FileNotFoundError:
+        raise UserError(f"{kind} file {path} does not exist") from None
+    except Exception as error:
+        raise UserError(f"{path} cannot be read as {kind} ({type(error).__name__}: {error}); is it damaged?") from None
 
 
 def stream(file: BinaryIO, compressed: bool) -> BinaryIO:
