@@ -27,7 +27,7 @@ log = logging.getLogger("medjax")
 _PAIR = ("ecg", "text")
 _THREE = ("ecg", "image", "text")
 
-_IMAGE = ("gloria_local", "mgca_instance", "mgca_prototype", "mgca_token", "mil_nce", "mp_nce")
+_IMAGE = ("gloria_local", "mgca_instance", "mgca_prototype", "mgca_token", "mil_nce", "mp_nce", "pc_align")
 REQUIRED = {"gram": {"anchor": "text"}, **{name: {"image": "ecg"} for name in _IMAGE}}
 
 
@@ -49,7 +49,9 @@ class Switch:
     devices: int = 1
 
 
-_SENTENCES = {"parts": "items", "similarity": "pooled"}
+_BAGS = {"parts": {"ecg": "items", "text": "items"}}
+_SENTENCES = {"parts": {"text": "items"}, "similarity": "pooled"}
+_PATCHES = {"parts": {"text": "items"}}
 _CLAMPED, _CLASSES, _LEARNT = {"scale": 100.0}, {"prototypes": 10}, {"prototypes": 32}
 
 SWITCHES = (
@@ -71,7 +73,7 @@ SWITCHES = (
     Switch("soft_target", "label temperature 0.1 | published 1", _PAIR, {}, {"label_temperature": 1.0}),
     Switch("soft_target", "targets add up to one | released: not one way", _PAIR, {}, {"renormalise": False}),
     Switch("soft_target", "scale 14.3 | released 2.659", _PAIR, {}, {"scale": 2.659}),
-    Switch("mil_nce", "normalised | released", _PAIR, {"parts": "items"}, {"parts": "items", "variant": "released"}),
+    Switch("mil_nce", "normalised | released", _PAIR, _BAGS, {**_BAGS, "variant": "released"}),
     Switch(
         "mp_nce",
         "each sentence an answer | summed up first",
@@ -79,6 +81,54 @@ SWITCHES = (
         _SENTENCES,
         {**_SENTENCES, "row_sum": True, "col_sum": True},
         sentences=8,
+    ),
+    Switch(
+        "mp_nce",
+        "attention at the logit scale | at 1",
+        _PAIR,
+        _PATCHES,
+        {**_PATCHES, "attention_scale": 1.0},
+        beside="info_nce",
+        sentences=8,
+    ),
+    Switch(
+        "mp_nce",
+        "equal sentences are negatives | left out",
+        _PAIR,
+        _PATCHES,
+        {**_PATCHES, "same_sentence": "mask"},
+        beside="info_nce",
+        sentences=8,
+    ),
+    Switch(
+        "mp_nce",
+        "equal sentences are negatives | answers",
+        _PAIR,
+        _PATCHES,
+        {**_PATCHES, "same_sentence": "positive"},
+        beside="info_nce",
+        sentences=8,
+    ),
+    Switch(
+        "pc_align",
+        "shared concepts are answers | negatives",
+        _PAIR,
+        _PATCHES,
+        {**_PATCHES, "same_concept": "ignore"},
+        beside="sigmoid",
+        sentences=8,
+    ),
+    Switch(
+        "pc_align",
+        "each concept asked | whole texts",
+        _PAIR,
+        {**_PATCHES, "same_concept": "ignore"},
+        {**_PATCHES, "same_concept": "ignore", "asked": "text"},
+        beside="sigmoid",
+        sentences=8,
+    ),
+    Switch(
+        "pc_align", "best patch | log-sum-exp", _PAIR, _PATCHES, {**_PATCHES, "pooling": "lse"}, "sigmoid", sentences=8
     ),
     Switch("multi_positive", "mean of logarithms | logarithm of mean", _PAIR, {}, {"form": "in"}),
     Switch("gloria_local", "released: sum over words | mean", _PAIR, {}, {"aggregate": "mean"}, "info_nce"),

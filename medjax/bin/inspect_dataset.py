@@ -24,7 +24,7 @@ _OUTPUT = flags.DEFINE_string("output", "", "The page to write; default: inspect
 _BATCH = flags.DEFINE_integer("batch_size", 256, "Global batch size of the forecast.", lower_bound=2)
 _EXAMPLES = flags.DEFINE_integer("examples", 6, "Random examples of each split to show; 0 for none.", lower_bound=0)
 _SEED = flags.DEFINE_integer("seed", 0, "Seed of the choice of examples.")
-_ADVICE = {"patient": "same_patient=mask", "group": "same_patient=mask", "text": "same_text=positive (or mask)"}
+_ADVICE = {"patient": "same_patient=mask", "group": "same_group=mask", "text": "same_text=positive (or mask)"}
 _NAMED = {"patient": "patient", "group": "study", "text": "text"}
 
 

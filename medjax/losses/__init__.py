@@ -71,6 +71,7 @@ def get(
     block: int = 1024,
     same_patient: str = "ignore",
     same_text: str = "ignore",
+    same_group: str = "ignore",
     missing: str = "mask",
     **options,
 ) -> Objective:
@@ -82,8 +83,9 @@ def get(
       impl: "dense" stores the similarity matrix; "gather" and "ring" never do, and differ over a mesh in gathering
         the keys or passing them round; "auto" chooses by size. All give the same value and gradient.
       block: rows of a tile for "gather" and "ring".
-      same_patient, same_text: pairs of one patient, or of identical text, are ordinary negatives ("ignore"), kept out
-        of the negatives ("mask") or further right answers ("positive"); the last two need `ids` in the call.
+      same_patient, same_group, same_text: pairs of one patient, of one scan or study, or of identical text, are
+        ordinary negatives ("ignore"), kept out of the negatives ("mask") or further right answers ("positive"); the
+        last two need `ids` in the call.
       missing: "mask" or "neutral", see the objective.
       **options: the objective's own; see its class.
 
@@ -103,12 +105,12 @@ def get(
     valid = [f.name for f in fields]
     for option in options:
         if option not in valid:
-            shared = ["modalities", "impl", "block", "same_patient", "same_text", "missing"]
+            shared = ["modalities", "impl", "block", "same_patient", "same_group", "same_text", "missing"]
             raise UserError(f"objective {name!r} has no option {option!r}; {suggest(option, [*valid, *shared])}")
     for f in fields:
         if f.default is dataclasses.MISSING and f.name not in options:
             raise UserError(f"objective {name!r} requires {f.name}=")
-    settings = Settings(impl, block, Relation(same_patient, same_text), missing)
+    settings = Settings(impl, block, Relation(same_patient, same_text, same_group), missing)
     objective = Objective(name, formula(**options), tuple(modalities) if modalities else None, settings)
     if modalities:
         objective.check(objective.modalities)

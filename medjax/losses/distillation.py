@@ -11,7 +11,6 @@ import jax.numpy as jnp
 from medjax.errors import UserError, suggest
 from medjax.losses.averaging import average
 from medjax.losses.base import Term
-from medjax.losses.geometry import refuse_answers
 from medjax.losses.inputs import Inputs
 from medjax.losses.objective import Formula, Scale, Settings
 from medjax.losses.relations import Relation
@@ -52,7 +51,7 @@ class SimilarityDistillation(Formula):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """One term for every ordered pair of students, and for each by itself."""
-        refuse_answers("similarity_distillation", settings.relation)
+        settings.relation.refuse_answers("similarity_distillation")
         students = [m for m in inputs.embeddings if m != self.teacher]
         intra = {f"intra_{x}": self._divergence(inputs, settings, x, x) for x in students}
         inter = {f"inter_{x}_to_{y}": self._divergence(inputs, settings, x, y) for x, y in permutations(students, 2)}

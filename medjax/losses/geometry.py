@@ -12,7 +12,6 @@ from medjax.losses.collectives import AxisName, psum
 from medjax.losses.inputs import Inputs
 from medjax.losses.objective import Formula, Scale, Settings
 from medjax.losses.pairwise import Negatives, Pairwise
-from medjax.losses.relations import Relation
 from medjax.losses.similarity import product
 from medjax.losses.statistics import Stats
 
@@ -29,7 +28,7 @@ class Alignment(Pairwise):
 
     def pair(self, inputs: Inputs, settings: Settings, x: str, y: str) -> dict[str, Term]:
         """One term: alignment is symmetric."""
-        refuse_answers("alignment", settings.relation)
+        settings.relation.refuse_answers("alignment")
         return {f"{x}_{y}": distance(inputs, x, y, inputs.embeddings[x], inputs.embeddings[y])}
 
 
@@ -97,12 +96,6 @@ def _spread(inputs: Inputs, settings: Settings, x: str, y: str, t: float) -> Ter
     meta = [settings.relation.describe(inputs.present[m], inputs.ids, inputs.axis_name) for m in (x, y)]
     rows = reduce_gaussian(inputs, settings, t, inputs.embeddings[x], inputs.embeddings[y], *meta)
     return log_mean_exp(rows, inputs.axis_name)
-
-
-def refuse_answers(name: str, relation: Relation) -> None:
-    """Raises UserError where pairs of one patient or text were asked to be right answers, and cannot be."""
-    if "positive" in (relation.same_patient, relation.same_text):
-        raise UserError(f"{name} has no second right answers; use same_patient/same_text 'ignore' or 'mask'")
 
 
 def distance(inputs: Inputs, x: str, y: str, x_be: jax.Array, y_be: jax.Array, keep=True) -> Term:

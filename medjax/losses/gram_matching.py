@@ -38,6 +38,7 @@ def draw_matching_pairs(
     ids: Mapping[str, jax.Array] | None = None,
     same_patient: str = "ignore",
     same_text: str = "ignore",
+    same_group: str = "ignore",
     floor: float = 1e-4,
     eps: float = 1e-6,
     block: int = 1024,
@@ -55,7 +56,7 @@ def draw_matching_pairs(
       logit_scale: the multiplier, as in `gram`.
       key: PRNG key, equal on all devices.
       present, ids: as for an objective.
-      same_patient, same_text: "mask" and "positive" keep such pairs from being drawn as negatives.
+      same_patient, same_group, same_text: "mask" and "positive" keep such pairs from being drawn as negatives.
       floor: added to each probability before they are normalised again. eps: as in `gram`.
       axis_name: mesh axis or axes of the caller's `shard_map` over which the batch is split.
 
@@ -67,7 +68,7 @@ def draw_matching_pairs(
         raise UserError(f"matching needs the anchor {anchor!r} and at least one other modality; {hint}")
     embeddings = jax.lax.stop_gradient({m: jnp.asarray(embeddings[m]) for m in sorted(embeddings)})
     others = [m for m in embeddings if m != anchor]
-    relation = Relation(same_patient, same_text)
+    relation = Relation(same_patient, same_text, same_group)
     b = embeddings[anchor].shape[0]
     here = {m: jnp.ones(b, bool) if present is None else present[m] for m in embeddings}
     anchors = embeddings[anchor].astype(jnp.float32)

@@ -84,7 +84,7 @@ class ItemRelation:
                 raise UserError(f"{name} compares the ids of items and got none; give Tokens.group, uint32[b, n, 2]")
             real = x.mask & x_here[:, None]
             groups = jnp.where(real[..., None], x.group, 0)
-            items["group"], samples["groups"] = groups.reshape(-1, 2), groups
+            items["item_group"], samples["item_groups"] = groups.reshape(-1, 2), groups
         return items, samples
 
     def __call__(self, queries: dict, keys: dict) -> tuple[jax.Array, jax.Array]:
@@ -92,7 +92,7 @@ class ItemRelation:
         allowed, positive = self.relation(queries, keys)
         if self.same_group == "ignore":
             return allowed, positive
-        item, sample = queries["group"], keys["groups"]
+        item, sample = queries["item_group"], keys["item_groups"]
         equal = (item[:, None, None, 0] == sample[None, ..., 0]) & (item[:, None, None, 1] == sample[None, ..., 1])
         same = jnp.any(equal, axis=2) & jnp.any(item != 0, axis=1)[:, None]
         if self.same_group == "mask":

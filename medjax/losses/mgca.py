@@ -50,7 +50,7 @@ class MGCAToken(ImageText):
 
     and the same with patches and words exchanged; the two sides are added. a is `Tokens.weight`, the attention of the
     class token (uniform without one), clipped to its percentiles within the sample and divided by its sum; it has no
-    gradient. All pairs are within one sample, so same_patient and same_text have no meaning here.
+    gradient. All pairs are within one sample, so the policies for related pairs have no meaning here.
 
     variant: "paper" normalises o on both sides, and padding is never a candidate, so that more of it changes nothing;
     "released" leaves what patches saw as it is, as with its ViT, and has padded words among the candidates of words.
@@ -143,7 +143,7 @@ class MGCAPrototype(ImageText):
 
     The codes q come from Sinkhorn iterations on `exp(<v_i, c_k> / epsilon)`, which use all prototypes equally; they
     have no gradient. Takes pooled vectors. A sample counts, and enters the balance, where both modalities are present.
-    No two samples are compared, so same_patient and same_text have no meaning here.
+    No two samples are compared, so the policies for related pairs have no meaning here.
 
     epsilon, iterations: of Sinkhorn. sinkhorn: "global" balances the batch of the whole mesh; "local" that of each
     device, which is what the released code does and depends on the number of devices.

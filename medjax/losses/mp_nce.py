@@ -73,7 +73,7 @@ class MPNCE(ImageText):
             tile, keys = vl_cabs, {"tokens": image.tokens, "mask": image.mask}
         operands = (theta, flat(text), keys)
         rows, columns = settings.reduce(tile, *operands, *meta, inputs.axis_name, relation=Negatives(relation))
-        if "positive" in (self.same_sentence, settings.relation.same_patient, settings.relation.same_text):
+        if self.same_sentence == "positive" or settings.relation.adds_answers:
             return self._by_pairs(inputs, settings, tile, operands, meta, relation, rows, columns)
         shape = text.mask.shape
         valid, own = (rows.weight > 0).reshape(shape), rows.positive.reshape(shape)

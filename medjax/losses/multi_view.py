@@ -10,7 +10,6 @@ import jax.numpy as jnp
 
 from medjax.errors import UserError
 from medjax.losses.base import Term
-from medjax.losses.geometry import refuse_answers
 from medjax.losses.inputs import Inputs
 from medjax.losses.objective import Formula, Scale, Settings
 from medjax.losses.pairwise import Negatives
@@ -93,7 +92,7 @@ class MVDHEL(Formula):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """A single term."""
-        refuse_answers("mv_dhel", settings.relation)
+        settings.relation.refuse_answers("mv_dhel")
         theta, spread = {"scale": inputs.logit_scale}, jnp.float32(0.0)
         for m, u in inputs.embeddings.items():
             rows = settings.relation.describe(inputs.present[m], inputs.ids, inputs.axis_name)

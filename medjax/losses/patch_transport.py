@@ -21,8 +21,8 @@ class PatchTransport(ImageText):
 
     PatchCT (arXiv 2307.09066); the navigators are `pi(y|x)` proportional to `q(y) exp(s <x, y>)` and
     `pi(x|y)` to `p(x) exp(s <x, y>)`. The authors publish no code: the equal weights of the two directions and the
-    scale are this library's. There are no negatives, so a sample's loss does not depend on its batch, and same_patient
-    and same_text have no meaning.
+    scale are this library's. There are no negatives, so a sample's loss does not depend on its batch, and the
+    policies for related pairs have no meaning.
 
     p and q are `Tokens.weight` of the image and the text, normalised over the real tokens; without one, uniform.
     """

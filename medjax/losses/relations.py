@@ -14,11 +14,13 @@ from medjax.errors import UserError, check_choice
 from medjax.losses.collectives import AxisName, global_rows
 
 POLICIES = ("ignore", "mask", "positive")
+KINDS = ("patient", "group", "text")  # of ids by which two rows may be related
 
 
 @dataclass(frozen=True)
 class Relation:
-    """What to do with a pair from one patient (`same_patient`) or with identical text (`same_text`).
+    """What to do with a pair from one patient (`same_patient`), from one scan or study (`same_group`), or with
+    identical text (`same_text`).
 
     "ignore": an ordinary negative; "mask": kept out of the negatives; "positive": a second right answer.
     Rows whose id is zero are unknown, and equal to nothing.
@@ -26,22 +28,39 @@ class Relation:
 
     same_patient: str = "ignore"
     same_text: str = "ignore"
+    same_group: str = "ignore"
 
     def __post_init__(self):
-        check_choice("same_patient", self.same_patient, POLICIES)
-        check_choice("same_text", self.same_text, POLICIES)
+        for kind in KINDS:
+            check_choice(f"same_{kind}", getattr(self, f"same_{kind}"), POLICIES)
+
+    @property
+    def policies(self) -> dict[str, str]:
+        """`{kind: policy}` of the kinds that are not ignored."""
+        every = {kind: getattr(self, f"same_{kind}") for kind in KINDS}
+        return {kind: policy for kind, policy in every.items() if policy != "ignore"}
+
+    @property
+    def adds_answers(self) -> bool:
+        """Whether related pairs are further right answers."""
+        return "positive" in self.policies.values()
 
     def refuse(self, name: str) -> None:
         """Raises UserError where a policy was given to objective `name`, which compares no two samples."""
-        if (self.same_patient, self.same_text) != ("ignore", "ignore"):
-            raise UserError(f"{name} compares no two samples; leave same_patient and same_text at 'ignore'")
+        if self.policies:
+            given = ", ".join(f"same_{kind}" for kind in self.policies)
+            raise UserError(f"{name} compares no two samples; leave {given} at 'ignore'")
+
+    def refuse_answers(self, name: str) -> None:
+        """Raises UserError where objective `name`, which has one right answer a row, was given "positive"."""
+        if self.adds_answers:
+            given = ", ".join(f"same_{kind}" for kind, policy in self.policies.items() if policy == "positive")
+            raise UserError(f"{name} has no second right answers; {given} must be 'ignore' or 'mask'")
 
     def describe(self, present: jax.Array, ids: Mapping | None, axis_name: AxisName) -> dict:
         """Per-row metadata: `present` bool[b], `row` int32[b] (global) and the ids the policies need, uint32[b, 2]."""
         out = {"present": present, "row": global_rows(present.shape[0], axis_name)}
-        for kind, policy in (("patient", self.same_patient), ("text", self.same_text)):
-            if policy == "ignore":
-                continue
+        for kind, policy in self.policies.items():
             if ids is None or kind not in ids:
                 raise UserError(f"same_{kind}={policy!r} needs ids[{kind!r}], uint32[b, 2]; pass ids=")
             out[kind] = ids[kind]
@@ -53,9 +72,7 @@ class Relation:
         own = queries["row"][:, None] == keys["row"][None, :]
         masked = jnp.zeros_like(both)
         positive = own
-        for kind, policy in (("patient", self.same_patient), ("text", self.same_text)):
-            if policy == "ignore":
-                continue
+        for kind, policy in self.policies.items():
             same = equal_ids(queries[kind], keys[kind])
             if policy == "mask":
                 masked |= same

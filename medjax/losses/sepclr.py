@@ -11,7 +11,7 @@ from medjax.errors import UserError
 from medjax.losses.averaging import average
 from medjax.losses.base import Term
 from medjax.losses.decomposition import halves, score_first_halves
-from medjax.losses.geometry import distance, log_mean_exp, reduce_gaussian, refuse_answers
+from medjax.losses.geometry import distance, log_mean_exp, reduce_gaussian
 from medjax.losses.inputs import Inputs
 from medjax.losses.objective import Formula, Scale, Settings
 
@@ -57,7 +57,7 @@ class SepCLR(Formula):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """Each of the four by view or pair of views."""
-        refuse_answers("sepclr", settings.relation)
+        settings.relation.refuse_answers("sepclr")
         label = _population(inputs)
         target, background = label > 0, label == 0
         rate = 0.5 / self.tau

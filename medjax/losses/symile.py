@@ -10,7 +10,7 @@ from medjax.losses.base import Term
 from medjax.losses.collectives import all_gather, axis_size, global_rows, psum
 from medjax.losses.inputs import Inputs
 from medjax.losses.objective import Formula, Scale, Settings
-from medjax.losses.relations import equal_ids
+from medjax.losses.relations import KINDS, equal_ids
 from medjax.losses.similarity import dot, product
 from medjax.losses.symile_cube import Cut, Side, marginals, merge_over_devices
 
@@ -25,7 +25,7 @@ class Symile(Formula):
     each non-anchor modality m, the permutations drawn anew for every anchor and call over the global batch; entry
     (i, i) is the aligned tuple. A tuple that happens to consist of row i alone is a false negative, as in the paper
     (about one entry in a batch for M = 3); `same_patient="mask"` removes tuples whose every member is of the
-    anchor's patient, `same_text` likewise.
+    anchor's patient, `same_group` and `same_text` likewise.
 
     With `negatives="n_squared"`, for three modalities, tuple (j, k) holds rows j and k of the other two, for all B^2 of
     them; (i, i) is the aligned one, and stays under `same_patient="mask"`. The three anchors' denominators are the
@@ -63,8 +63,7 @@ class Symile(Formula):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """One term for each anchor."""
-        if "positive" in (settings.relation.same_patient, settings.relation.same_text):
-            raise UserError("symile has no second right answers; use same_patient/same_text 'ignore' or 'mask'")
+        settings.relation.refuse_answers("symile")
         names = tuple(inputs.embeddings)
         factors = {m: self._factor(inputs.embeddings[m], inputs.present[m]) for m in names}
         width = inputs.embeddings[names[0]].shape[1]
@@ -117,7 +116,7 @@ def _anchor_term(inputs: Inputs, settings: Settings, factors, anchor: str, theta
     tuple_rows = {
         "present": enough(jnp.stack(whole), axis=0),
         "row": jnp.arange(n, dtype=jnp.int32),
-        "members": [{k: v for k, v in rows.items() if k in ("patient", "text")} for rows in members],
+        "members": [{k: v for k, v in rows.items() if k in KINDS} for rows in members],
     }
     anchor_rows = settings.relation.describe(inputs.present[anchor], inputs.ids, inputs.axis_name)
     anchor_rows["row"] = global_rows(b, inputs.axis_name)
@@ -170,7 +169,7 @@ def _shuffled(queries: dict, keys: dict) -> tuple[jax.Array, jax.Array]:
     """Every whole tuple but the one in the place of the own, and but disguised positives under "mask"."""
     allowed = queries["present"][:, None] & keys["present"][None, :]
     allowed &= queries["row"][:, None] != keys["row"][None, :]
-    for kind in ("patient", "text"):
+    for kind in KINDS:
         if kind in queries:
             allowed &= ~_all_equal(queries[kind], [m[kind] for m in keys["members"]])
     return allowed, jnp.zeros(allowed.shape, jnp.float32)

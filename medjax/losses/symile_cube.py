@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.nn import logsumexp
 
 from medjax.losses.collectives import AxisName, make_varying, varying_axes
-from medjax.losses.relations import equal_ids
+from medjax.losses.relations import KINDS, equal_ids
 from medjax.losses.similarity import product
 
 _LOWEST = -1e30  # the logarithm of nothing, finite so that the difference of two is
@@ -24,8 +24,8 @@ class Side(NamedTuple):
     """One modality of the cube: `factor` float32[n, E], and what `log_weights` reads of each row.
 
     rows: `present` bool[n], `weight` float32[n] (0: enters nothing), `row` int32[n] (global) and `whole` bool[n, 3],
-    which of the sample's three modalities are present; with them the ids `patient` or `text`, uint32[n, 2], by which
-    tuples are left out.
+    which of the sample's three modalities are present; with them the ids of `KINDS`, uint32[n, 2], by which tuples
+    are left out.
     """
 
     factor: jax.Array
@@ -70,8 +70,8 @@ def merge_over_devices(lse: jax.Array, axis_name: AxisName) -> jax.Array:
 def log_weights(x: dict, y: dict, z: dict) -> jax.Array:
     """float32[i, j, k]: the logarithm of how much each tuple counts, from the rows' metadata.
 
-    A tuple needs two present members. One whose present members are all of one patient (or text) is left out, where
-    the rows carry these ids, unless they are of one sample and with it the right answer.
+    A tuple needs two present members. One whose present members are all of one patient (group, text) is left out,
+    where the rows carry these ids, unless they are of one sample and with it the right answer.
     """
     weights = [
         jnp.where(m["weight"] > 0, jnp.log(jnp.where(m["weight"] > 0, m["weight"], 1.0)), _LOWEST) for m in (x, y, z)
@@ -79,7 +79,7 @@ def log_weights(x: dict, y: dict, z: dict) -> jax.Array:
     here = [m["present"].astype(jnp.int32) for m in (x, y, z)]
     total, count = (_spread(a, b, c) for a, b, c in (weights, here))
     allowed = count >= 2
-    kinds = [kind for kind in ("patient", "text") if kind in x]
+    kinds = [kind for kind in KINDS if kind in x]
     if kinds:
         answer = _in_every_pair(_same_sample, x, y, z)
         for kind in kinds:

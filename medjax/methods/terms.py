@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import jax
@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from medjax import losses
 from medjax.config import build
-from medjax.errors import UserError, check_choice
+from medjax.errors import UserError, check_choice, suggest
 from medjax.losses import Loss, Objective, Tokens
 from medjax.methods.base import Encoded, Params, Scorer
+from medjax.methods.item_ids import content_ids
 from medjax.models.heads import unit
 from medjax.sharding import current_batch_axes
 
@@ -24,8 +25,8 @@ class TermConfig:
     name: of the objective, by default the key of the term. weight: in the sum. modalities: which it uses, default all
     towers. scale: the logit scale to start from, max_scale: where it is clamped (0: nowhere), learn_scale: whether it
     is trained, bias: the logit bias to start from; by default the objective's. parts: what an objective that looks
-    inside a study compares: "tokens" (patches, words) or "items" (views, sections). prototypes: how many learnt
-    vectors an objective gets that wants some.
+    inside a study compares, `{modality: "tokens" or "items"}`: tokens (patches, words), the default, or items (views,
+    sentences), which have ids by their content. prototypes: how many learnt vectors an objective gets that wants some.
     """
 
     name: str
@@ -35,11 +36,12 @@ class TermConfig:
     max_scale: float | None = None
     learn_scale: bool | None = None
     bias: float | None = None
-    parts: str = "tokens"
+    parts: dict[str, str] = field(default_factory=dict)
     prototypes: int = 0
 
     def __post_init__(self):
-        check_choice("parts", self.parts, ("tokens", "items"))
+        for modality, part in self.parts.items():
+            check_choice(f"parts.{modality}", part, ("tokens", "items"))
         if self.scale is not None and self.scale <= 0:
             raise UserError(
                 f"the scale of objective {self.name!r} is a multiplier and must be positive, got {self.scale}"
@@ -74,6 +76,10 @@ class Term:
         own = self.config.learn_scale
         return self.objective.scale.learnable if own is None else own
 
+    def compares_items(self, modality: str) -> bool:
+        """Whether it looks at the items of a study, rather than the tokens inside them."""
+        return self.config.parts.get(modality) == "items"
+
 
 @dataclass(frozen=True)
 class Terms:
@@ -95,8 +101,8 @@ class Terms:
     @property
     def with_tokens(self) -> frozenset[str]:
         """The modalities whose tokens must be projected."""
-        chosen = (t for t in self.terms.values() if t.objective.takes == "tokens" and t.config.parts == "tokens")
-        return frozenset(m for t in chosen for m in t.objective.modalities)
+        chosen = (t for t in self.terms.values() if t.objective.takes == "tokens")
+        return frozenset(m for t in chosen for m in t.objective.modalities if not t.compares_items(m))
 
     def init(self, key: jax.Array, embed_dim: int) -> Params:
         """Fresh parameters."""
@@ -119,7 +125,7 @@ class Terms:
             log_scale = learnt["log_scale"] if term.learn_scale else jax.lax.stop_gradient(learnt["log_scale"])
             prototypes = params.get("prototypes", {}).get(name)
             loss = term.objective(
-                encoded.pooled if term.objective.takes == "pooled" else _inside(encoded, term),
+                encoded.pooled if term.objective.takes == "pooled" else _inside(encoded, batch, term),
                 logit_scale=jnp.exp(log_scale),
                 logit_bias=learnt.get("bias"),
                 prototypes=None if prototypes is None else unit(prototypes),
@@ -155,14 +161,16 @@ class Terms:
         return score
 
 
-def _inside(encoded: Encoded, term: Term) -> dict[str, Tokens]:
+def _inside(encoded: Encoded, batch, term: Term) -> dict[str, Tokens]:
     """The parts of every study that a term compares, beside its pooled embedding."""
     out = {}
     for m in term.objective.modalities:
-        parts, mask = encoded.items[m], encoded.item_mask[m]
-        if term.config.parts == "tokens":
+        if term.compares_items(m):
+            ids = content_ids(batch.items[m])
+            out[m] = Tokens(encoded.items[m], encoded.item_mask[m], pooled=encoded.pooled[m], group=ids)
+        else:
             parts, mask = (x.reshape(x.shape[0], -1, *x.shape[3:]) for x in (encoded.tokens[m], encoded.token_mask[m]))
-        out[m] = Tokens(parts, mask, pooled=encoded.pooled[m])
+            out[m] = Tokens(parts, mask, pooled=encoded.pooled[m])
     return out
 
 
@@ -175,6 +183,9 @@ def _make_term(key: str, options: Mapping[str, Any], modalities: tuple[str, ...]
     for m in names:
         if m not in modalities:
             raise UserError(f"{where}: no tower encodes {m!r}; towers: {', '.join(modalities)}")
+    for m in config.parts:
+        if m not in names:
+            raise UserError(f"{where}.parts names {m!r}, which the objective does not take; {suggest(m, names)}")
     try:
         objective = losses.get(config.name, modalities=names, **own)
     except UserError as error:

@@ -22,11 +22,17 @@ def batch(rng):
     z = {m: jnp.asarray(x) for m, x in unit_rows(rng, ROWS, 8, "abc").items()}
     present = {m: jnp.asarray(x) for m, x in some_present(rng, ROWS, "abc").items()}
     ids = {"patient": id_rows(rng.integers(0, 6, ROWS)), "text": id_rows(rng.integers(0, 9, ROWS))}
+    ids["group"] = id_rows(rng.integers(0, 12, ROWS))
     return z, present, jax.tree.map(jnp.asarray, ids)
 
 
 def options_of(name):
-    return {"same_text": "mask", "same_patient": "mask" if name == "symile" else "positive", **OBJECTIVES[name]}
+    return {
+        "same_text": "mask",
+        "same_group": "mask",
+        "same_patient": "mask" if name == "symile" else "positive",
+        **OBJECTIVES[name],
+    }
 
 
 def value_and_gradient(objective, **place):

@@ -1,4 +1,4 @@
-"""Pairs of one patient or of one text: ordinary negatives, left out, or further right answers."""
+"""Pairs of one patient, of one scan or of one text: ordinary negatives, left out, or further right answers."""
 
 import jax
 import losses_reference as reference
@@ -11,6 +11,7 @@ from medjax import losses
 SCALE = 14.0
 PATIENT = np.array([1, 1, 2, 0, 0, 3, 2, 1])  # 0 is unknown, and no one's equal
 TEXT = np.array([5, 6, 6, 7, 7, 0, 0, 5])
+GROUP = np.array([8, 0, 9, 8, 0, 8, 9, 3])
 
 
 @pytest.mark.parametrize(
@@ -22,7 +23,9 @@ TEXT = np.array([5, 6, 6, 7, 7, 0, 0, 5])
         ("info_nce", "gather", {"same_patient": "mask", "same_text": "positive"}),
         ("info_nce", "dense", {"same_patient": "positive", "same_text": "mask"}),
         ("info_nce", "gather", {"same_patient": "mask", "same_text": "mask"}),
+        ("info_nce", "gather", {"same_group": "mask", "same_patient": "positive"}),
         ("gram", "dense", {"same_patient": "positive"}),
+        ("gram", "dense", {"same_group": "positive"}),
         ("gram", "gather", {"same_text": "mask"}),
         ("gram", "gather", {"same_patient": "positive", "same_text": "positive"}),
     ],
@@ -31,7 +34,7 @@ def test_policies_equal_the_reference(rng, name, impl, policies):
     options = {"anchor": "a"} if name == "gram" else {}
     z = unit_rows(rng, 8, 5, "ab")
     objective = losses.get(name, impl=impl, block=3, **options, **policies)
-    ids = {"patient": id_rows(PATIENT), "text": id_rows(TEXT)}
+    ids = {"patient": id_rows(PATIENT), "text": id_rows(TEXT), "group": id_rows(GROUP)}
 
     def call(z):
         return objective(z, logit_scale=SCALE, ids=ids).mean()
@@ -39,7 +42,7 @@ def test_policies_equal_the_reference(rng, name, impl, policies):
     value, gradient = jax.jit(jax.value_and_grad(call))(z)
 
     def oracle(t):
-        return getattr(reference, name)(t, SCALE, **options, patient=PATIENT, text=TEXT, **policies)
+        return getattr(reference, name)(t, SCALE, **options, patient=PATIENT, text=TEXT, group=GROUP, **policies)
 
     assert_close(value, oracle({m: x.astype(np.float64) for m, x in z.items()}), 1e-5)
     assert_close(gradient, numeric_gradient(oracle, z), 2e-5)

@@ -91,11 +91,12 @@ def test_rows_in_another_order_have_the_same_expected_loss(rng):
     assert abs(drawn.mean() - unaligned.mean()) > 20 * error  # what the comparison can resolve
 
 
-def test_tuples_of_one_patient_are_no_negatives(rng):
+@pytest.mark.parametrize("kind", ["patient", "group"])
+def test_tuples_of_one_patient_or_scan_are_no_negatives(rng, kind):
     z = unit_rows(rng, 8, 4, "abc")
     patient = np.array([1, 1, 1, 2, 2, 2, 0, 0])
-    objective = losses.get("symile", same_patient="mask")
-    value = objective(z, logit_scale=SCALE, key=KEY, ids={"patient": reference.id_rows(patient)}).mean()
+    objective = losses.get("symile", **{f"same_{kind}": "mask"})
+    value = objective(z, logit_scale=SCALE, key=KEY, ids={kind: reference.id_rows(patient)}).mean()
     orders = symile_orders(KEY, 3, 8)
     masked, plain = (reference.symile(z, SCALE, orders, patient=p) for p in (patient, None))
     assert_close(value, masked, TOLERANCE)

@@ -56,7 +56,7 @@ def reference(z, scale, rows, mip_scale="none") -> float:
     return float(np.mean([np.mean(v) for v in values if v]))
 
 
-def check(z, present=None, patient=None, missing="mask", mip_scale="none"):
+def check(z, present=None, patient=None, missing="mask", mip_scale="none", kind="patient"):
     here = [np.ones(8, bool) if present is None else present[m] for m in "abc"]
     rows = denominators(here, missing, patient)
 
@@ -64,8 +64,8 @@ def check(z, present=None, patient=None, missing="mask", mip_scale="none"):
         return reference(z, float(scalars["logit_scale"]), rows, mip_scale)
 
     options = {"negatives": "n_squared", "missing": missing, "mip_scale": mip_scale}
-    options |= {} if patient is None else {"same_patient": "mask"}
-    ids = None if patient is None else {"patient": id_rows(patient)}
+    options |= {} if patient is None else {f"same_{kind}": "mask"}
+    ids = None if patient is None else {kind: id_rows(patient)}
     scalars = {"logit_scale": SCALE}
     assert_matches("symile", options, formula, z, scalars=scalars, tolerance=TOLERANCE, present=present, ids=ids)
 

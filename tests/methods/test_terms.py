@@ -1,5 +1,7 @@
 """What objectives learn beside the encoders: biases, prototypes, heads for tokens."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,9 +12,11 @@ from medjax import losses
 from medjax.convert import rules
 from medjax.convert.architecture import architecture, exported_tree
 from medjax.convert.tables import encoder_rules
+from medjax.data.batch import Items
 from medjax.errors import UserError
 from medjax.losses import Tokens
 from medjax.methods import make_method
+from medjax.methods.item_ids import content_ids
 
 TOWERS = {
     "image": {"name": "vit", "patch": 4, **BLOCKS},
@@ -97,7 +101,7 @@ def test_an_encoder_without_token_heads_still_embeds(batch):
 
 
 def test_items_are_the_parts_where_that_is_asked_for(batch):
-    method = method_of(mil_nce={"parts": "items"}, info_nce={})
+    method = method_of(mil_nce={"parts": {"image": "items", "text": "items"}}, info_nce={})
     params, _ = method.init(KEY, batch)
     assert "token_heads" not in params
     encoded = method.encode(params, {}, batch, None, False)
@@ -105,6 +109,45 @@ def test_items_are_the_parts_where_that_is_asked_for(batch):
     items = {m: Tokens(encoded.items[m], encoded.item_mask[m], pooled=encoded.pooled[m]) for m in encoded.items}
     expected = losses.get("mil_nce")(items, logit_scale=10.0, present=encoded.present).mean()
     np.testing.assert_allclose(loss.metrics()["mil_nce"], expected, rtol=1e-5)
+
+
+def test_equal_items_have_equal_ids_and_no_others(batch):
+    batch = complete(batch)
+    text = batch.items["text"]
+    tokens, lengths, mask = (np.array(x) for x in (text.value["tokens"], text.value["lengths"], text.mask))
+    tokens[4, 1], lengths[4, 1], mask[5, 0] = tokens[0, 0], lengths[0, 0], False
+    ids = np.asarray(content_ids(Items({"tokens": tokens, "lengths": lengths}, mask)))
+    assert not ids[5, 0].any()
+    real = np.concatenate([tokens, lengths[..., None]], axis=2)[mask]
+    same = (real[:, None] == real[None]).all(axis=2)
+    assert same.sum() > len(real)  # the planted pair
+    np.testing.assert_array_equal((ids[mask][:, None] == ids[mask][None]).all(axis=2), same)
+    pictures = content_ids(batch.items["image"])
+    assert len(np.unique(pictures.reshape(-1, 2), axis=0)) == 12
+
+
+def test_patches_meet_sentences_which_are_known_by_their_content(batch):
+    batch = complete(batch)
+    method = method_of(mp_nce={"parts": {"text": "items"}, "same_sentence": "mask"}, info_nce={})
+    params, _ = method.init(KEY, batch)
+    assert set(params["token_heads"]) == {"image"}
+    text = batch.items["text"]
+    twice = jax.tree.map(lambda x: x.at[3, 1].set(x[1, 0]), jax.tree.map(jnp.asarray, text.value))
+    batch = replace(batch, items={**batch.items, "text": replace(text, value=twice)})
+    encoded = method.encode(params, {}, batch, None, False)
+    loss, _ = method.objective(encoded, params, {}, batch, KEY)
+    number = jnp.arange(1, 13, dtype=jnp.uint32).reshape(6, 2).at[3, 1].set(3)
+    group = jnp.stack([number, number], axis=2)
+    tokens = {
+        "image": Tokens(
+            *(x.reshape(6, -1, *x.shape[3:]) for x in (encoded.tokens["image"], encoded.token_mask["image"]))
+        ),
+        "text": Tokens(encoded.items["text"], encoded.item_mask["text"], group=group),
+    }
+    call = losses.get("mp_nce", same_sentence="mask")
+    np.testing.assert_allclose(loss.metrics()["mp_nce"], call(tokens, logit_scale=1 / 0.07).mean(), rtol=1e-5)
+    without = losses.get("mp_nce")(tokens, logit_scale=1 / 0.07).mean()
+    assert abs(loss.metrics()["mp_nce"] - without) > 1e-4
 
 
 def test_prototypes_are_unit_vectors_with_a_gradient(batch):
@@ -126,7 +169,8 @@ def test_prototypes_are_unit_vectors_with_a_gradient(batch):
     ("objectives", "named"),
     [
         ({"mgca_prototype": {}}, r"objectives\.mgca_prototype\.prototypes="),
-        ({"gloria_local": {"parts": "words"}}, "words"),
+        ({"gloria_local": {"parts": {"text": "words"}}}, "words"),
+        ({"gloria_local": {"parts": {"ecg": "items"}}}, "does not take"),
     ],
 )
 def test_wrong_terms_are_named(objectives, named):

@@ -65,10 +65,10 @@ def cross_entropy(s_qk, allowed, answers, smoothing: float = 0.0) -> float | Non
     return float(np.mean(rows)) if rows else None
 
 
-def relation(n, patient=None, same_patient="ignore", text=None, same_text="ignore"):
+def relation(n, patient=None, same_patient="ignore", text=None, same_text="ignore", group=None, same_group="ignore"):
     """`(keep, answers)` bool[n, n] of every pair of rows; ids are integers, 0 unknown."""
     answers, masked = np.eye(n, dtype=bool), np.zeros((n, n), bool)
-    for numbers, policy in ((patient, same_patient), (text, same_text)):
+    for numbers, policy in ((patient, same_patient), (text, same_text), (group, same_group)):
         if policy != "ignore":
             numbers = np.asarray(numbers)
             same = (numbers[:, None] == numbers[None]) & (numbers[:, None] != 0)

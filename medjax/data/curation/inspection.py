@@ -13,10 +13,11 @@ from medjax.data.ids import as_number, text_id
 from medjax.data.items import count_items
 from medjax.data.manifest import Manifest
 from medjax.data.records import decode, decode_text
+from medjax.data.remote import local_file
 from medjax.errors import UserError, check_choice
 
 # Ids that may relate two examples of a batch, and the loss option for pairs that share them.
-RELATIONS = {"patient": "same_patient", "group": "same_patient", "text": "same_text"}
+RELATIONS = {"patient": "same_patient", "group": "same_group", "text": "same_text"}
 
 
 def scan(directory: str | Path, manifest: Manifest, split: str) -> Iterator[Mapping[str, np.ndarray]]:
@@ -36,7 +37,7 @@ def scan_shard(directory: Path, shard: Mapping[str, Any]) -> Iterator[Mapping[st
     Raises:
       UserError: it is damaged, or holds another number of records.
     """
-    source = grain.sources.ArrayRecordDataSource([str(directory / shard["file"])])
+    source = grain.sources.ArrayRecordDataSource([str(local_file(directory, shard))])
     if len(source) != shard["records"]:
         raise UserError(
             f"{directory / shard['file']} holds {len(source)} records, its manifest says {shard['records']}"

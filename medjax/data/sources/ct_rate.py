@@ -32,7 +32,7 @@ class CtRate:
     `valid_fixed`: those of `train` and `valid` lack spacing, orientation and scale.
 
     reconstructions: "examples" makes an example of each; they share `group_id`, patient and text, so that
-    same_patient="mask" or same_text keeps them out of each other's negatives. "items" makes one example of a scan, of
+    same_group="mask" keeps them out of each other's negatives. "items" makes one example of a scan, of
     which a training step draws one reconstruction: so they can never be negatives of each other.
 
     Splits: official `valid` is the test split, a share of the training patients the validation split. Labels come from
