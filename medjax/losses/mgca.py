@@ -61,6 +61,7 @@ class MGCAToken(ImageText):
     percentiles: tuple[float, float] = (10.0, 90.0)
 
     name: ClassVar[str] = "mgca_token"
+    compares_samples: ClassVar[bool] = False
     scale: ClassVar[Scale] = Scale(init=10.0, learnable=False)
     reduction: ClassVar[str] = "sum"
 
@@ -74,7 +75,6 @@ class MGCAToken(ImageText):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """What words saw, and what patches saw."""
-        settings.relation.refuse("mgca_token")
         image, text, *here = self.both(inputs)
         weights = {"patches": clipped_shares(image, self.percentiles), "words": clipped_shares(text, self.percentiles)}
         samples = {"image": image._replace(pooled=None, weight=None, group=None), "weights": weights}
@@ -156,6 +156,7 @@ class MGCAPrototype(ImageText):
     name: ClassVar[str] = "mgca_prototype"
     takes: ClassVar[str] = "pooled"
     needs: ClassVar[tuple[str, ...]] = ("prototypes",)
+    compares_samples: ClassVar[bool] = False
     scale: ClassVar[Scale] = Scale(init=5.0, learnable=False)
 
     def check(self, modalities: tuple[str, ...]) -> None:
@@ -169,7 +170,6 @@ class MGCAPrototype(ImageText):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """The codes of images predicted from texts, and those of texts from images."""
-        settings.relation.refuse("mgca_prototype")
         valid = inputs.present[self.image] & inputs.present[self.text]
         axis_name = inputs.axis_name if self.sinkhorn == "global" else None
         scores = {m: product(inputs.embeddings[m], inputs.prototypes) for m in (self.image, self.text)}

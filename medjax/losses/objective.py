@@ -31,7 +31,8 @@ class Formula:
 
     scale: of the literature. bias: what a learnable logit bias starts at, None where the objective has none.
     takes: "pooled" vectors or "tokens". needs: which of "key", "targets", "prototypes" must be passed.
-    reduction: how the terms become one number, see `Group`.
+    reduction: how the terms become one number, see `Group`. compares_samples: whether policies for related pairs of
+    samples mean anything.
     """
 
     scale: Scale = Scale(init=1 / 0.07, maximum=100.0)
@@ -39,6 +40,7 @@ class Formula:
     takes: str = "pooled"
     needs: tuple[str, ...] = ()
     reduction: str = "mean"
+    compares_samples: bool = True
 
     def check(self, modalities: tuple[str, ...]) -> None:
         """Raises UserError where the options do not fit the modalities."""
@@ -99,6 +101,9 @@ class Objective:
 
     def check(self, modalities: tuple[str, ...]) -> None:
         """Raises UserError where the options do not fit the modalities."""
+        if self.settings.relation.policies and not self.formula.compares_samples:
+            given = ", ".join(f"same_{kind}" for kind in self.settings.relation.policies)
+            raise UserError(f"objective {self.name!r} compares no two samples; leave {given} at 'ignore'")
         try:
             self.formula.check(modalities)
         except UserError as error:

@@ -28,12 +28,12 @@ class PatchTransport(ImageText):
     """
 
     name: ClassVar[str] = "patch_transport"
+    compares_samples: ClassVar[bool] = False
     scale: ClassVar[Scale] = Scale(init=10.0)
     reduction: ClassVar[str] = "sum"
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """The cost of carrying patches to labels, and of carrying labels to patches."""
-        settings.relation.refuse(self.name)
         image, text, image_here, text_here = self.both(inputs)
         pairs = {"x": image.tokens, "y": text.tokens, "p": shares(image), "q": shares(text)}
         costs = each(

@@ -33,6 +33,7 @@ class PrototypeContrast(Formula):
 
     negatives: int | None = None
 
+    compares_samples: ClassVar[bool] = False
     scale: ClassVar[Scale] = Scale(init=1 / 0.07, maximum=100.0)
 
     @property
@@ -47,7 +48,6 @@ class PrototypeContrast(Formula):
 
     def terms(self, inputs: Inputs, settings: Settings) -> dict[str, Term]:
         """One term for each modality."""
-        settings.relation.refuse("prototype_contrast")
         _check_shapes(inputs)
         targets = findings(inputs.targets)
         positive, negative = targets > 0, targets == 0

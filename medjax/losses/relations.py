@@ -45,12 +45,6 @@ class Relation:
         """Whether related pairs are further right answers."""
         return "positive" in self.policies.values()
 
-    def refuse(self, name: str) -> None:
-        """Raises UserError where a policy was given to objective `name`, which compares no two samples."""
-        if self.policies:
-            given = ", ".join(f"same_{kind}" for kind in self.policies)
-            raise UserError(f"{name} compares no two samples; leave {given} at 'ignore'")
-
     def refuse_answers(self, name: str) -> None:
         """Raises UserError where objective `name`, which has one right answer a row, was given "positive"."""
         if self.adds_answers:

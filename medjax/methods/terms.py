@@ -27,6 +27,8 @@ class TermConfig:
     is trained, bias: the logit bias to start from; by default the objective's. parts: what an objective that looks
     inside a study compares, `{modality: "tokens" or "items"}`: tokens (patches, words), the default, or items (views,
     sentences), which have ids by their content. prototypes: how many learnt vectors an objective gets that wants some.
+
+    Of the objective's options `same_group` is "mask" unless said otherwise.
     """
 
     name: str
@@ -186,6 +188,9 @@ def _make_term(key: str, options: Mapping[str, Any], modalities: tuple[str, ...]
     for m in config.parts:
         if m not in names:
             raise UserError(f"{where}.parts names {m!r}, which the objective does not take; {suggest(m, names)}")
+    # Reconstructions of one scan, or views of one study, are not told apart unless a recipe asks for it.
+    formula = losses.OBJECTIVES.get(config.name)
+    own = own if formula is None or not formula.compares_samples else {"same_group": "mask", **own}
     try:
         objective = losses.get(config.name, modalities=names, **own)
     except UserError as error:

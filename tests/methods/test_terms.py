@@ -150,6 +150,21 @@ def test_patches_meet_sentences_which_are_known_by_their_content(batch):
     assert abs(loss.metrics()["mp_nce"] - without) > 1e-4
 
 
+def test_examples_of_one_scan_are_no_negatives_unless_asked_for(batch):
+    batch = replace(complete(batch), ids={k: x.copy() for k, x in batch.ids.items()})
+    batch.ids["group"][3] = batch.ids["group"][1]
+    terms = {"info_nce": {}, "plain": {"name": "info_nce", "same_group": "ignore"}}
+    method = method_of(**terms, mgca_prototype={"prototypes": 3})
+    params, _ = method.init(KEY, batch)
+    encoded = method.encode(params, {}, batch, None, False)
+    found = method.objective(encoded, params, {}, batch, KEY)[0].metrics()
+    for name, policy in (("info_nce", "mask"), ("plain", "ignore")):
+        call = losses.get("info_nce", same_group=policy)
+        expected = call(encoded.pooled, logit_scale=1 / 0.07, ids=batch.ids).mean()
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+    assert found["info_nce"] < found["plain"] - 1e-3
+
+
 def test_prototypes_are_unit_vectors_with_a_gradient(batch):
     method = method_of(mgca_prototype={"prototypes": 5})
     params, _ = method.init(KEY, batch)

@@ -31,8 +31,8 @@ class CtRate:
     Volumes are taken in Hounsfield units from the folders whose headers the archive has mended, `train_fixed` and
     `valid_fixed`: those of `train` and `valid` lack spacing, orientation and scale.
 
-    reconstructions: "examples" makes an example of each; they share `group_id`, patient and text, so that
-    same_group="mask" keeps them out of each other's negatives. "items" makes one example of a scan, of
+    reconstructions: "examples" makes an example of each; they share `group_id`, patient and text; recipes keep
+    examples of one group out of each other's negatives (same_group="mask"). "items" makes one example of a scan, of
     which a training step draws one reconstruction: so they can never be negatives of each other.
 
     Splits: official `valid` is the test split, a share of the training patients the validation split. Labels come from
