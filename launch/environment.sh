@@ -1,4 +1,5 @@
 # Sourced by the scripts beside it: makes a virtual environment and installs medjax into it.
+# shellcheck shell=bash
 
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 
@@ -13,7 +14,7 @@ make_environment() {
   "$dir/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$dir"
   local links=() place
   for place in ${PIP_FIND_LINKS:-}; do links+=(--find-links "$place"); done
-  local what=(-c "$root/launch/constraints.txt" -e "$root[$extras]")
+  local what=(-c "$root/launch/constraints.txt" -e "${root}[$extras]")
   if "$dir/bin/python" -m pip install --quiet uv; then
     local uv=("$dir/bin/python" -m uv pip install --quiet --python "$dir/bin/python")
     # The CPU wheel of PyTorch is a tenth of the CUDA one: a local one, else that of its own index, else whatever there is.
@@ -25,6 +26,6 @@ make_environment() {
     "${uv[@]}" "${what[@]}" && return
   fi
   # pip cannot leave out torchvision; without what asks for it, the tests that compare with timm and open_clip skip.
-  what=(-c "$root/launch/constraints.txt" -e "$root[${extras/,parity/}]")
+  what=(-c "$root/launch/constraints.txt" -e "${root}[${extras/,parity/}]")
   "$dir/bin/python" -m pip install --quiet ${links[@]+"${links[@]}"} "${what[@]}"
 }

@@ -2,6 +2,7 @@
 # The main job on the embedded synthetic data: build, train, evaluate, export, report. Minutes on two CPU cores.
 #   bash launch/quickstart.sh [DIR]        PYTHON=python3.11 chooses the interpreter, RECIPE a recipe and its arguments
 set -euo pipefail
+# shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/environment.sh"
 
 dir="${1:-quickstart}"

@@ -3,11 +3,12 @@
 __version__ = "0.1.0"
 
 
-def load(directory: str, checkpoint: str = "best"):
+def load(directory: str, checkpoint: str = "best", weights: str = ""):
     """The encoder of a run or of an export; see `medjax.methods.encoder.Encoder.embed`.
 
     directory: the workdir of `medjax.bin.train`, or a folder written by `medjax.bin.export`. checkpoint: of a run:
-    "best", "last" or a step number.
+    "best", "last" or a step number. weights: of a run: "raw", or "ema" for their moving average; by default those that
+    it validated with.
     """
     from pathlib import Path
 
@@ -17,4 +18,4 @@ def load(directory: str, checkpoint: str = "best"):
         return load_export(directory)
     from medjax.methods.encoder import load_run
 
-    return load_run(directory, checkpoint)
+    return load_run(directory, checkpoint, weights)

@@ -3,9 +3,19 @@
 import difflib
 from collections.abc import Iterable
 
+# Exit statuses of programs beside 0, done: whoever starts them again does so after all of these but the first.
+EXIT_BAD_INPUT = 2
+EXIT_STORAGE = 74  # storage failed after all attempts
+EXIT_PREEMPTED = 75  # asked to leave, and saved
+EXIT_HUNG = 76  # no progress, or other processes of the run are lost
+
 
 class UserError(ValueError):
     """Bad input, configuration or files. The message is one line; binaries print it without a stack trace."""
+
+
+class StorageError(UserError):
+    """Storage failed after all attempts: nothing need be wrong with what was asked, and it may be asked again."""
 
 
 class LayoutError(UserError):

@@ -26,6 +26,8 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     os.environ["MEDJAX_TEST_CACHE"] = _CACHE.name
 jax.config.update("jax_compilation_cache_dir", os.environ["MEDJAX_TEST_CACHE"])
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+# Programs that tests start keep theirs apart, and not in the home of the tester: some of them are killed.
+os.environ["JAX_COMPILATION_CACHE_DIR"] = f"{os.environ['MEDJAX_TEST_CACHE']}/programs"
 flags.FLAGS.mark_as_parsed()
 
 ROOT = Path(__file__).parent.parent
@@ -75,3 +77,30 @@ def _forget_programs():
 def rng() -> np.random.Generator:
     """Random numbers, the same in every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def gcs(monkeypatch):
+    """A bucket named "bucket" on a server of this process, which gcsfs and TensorStore take for Google's."""
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # read when gcsfs is imported
+    retry = pytest.importorskip("gcsfs.retry")
+    import asyncio
+    from types import SimpleNamespace
+
+    import gcsfs
+    from etils.epath import backend
+    from fake_gcs import FakeGcs
+
+    def forget():
+        gcsfs.GCSFileSystem.clear_instance_cache()
+        backend.fsspec_backend._get_filesystem.cache_clear()
+
+    monkeypatch.setattr(retry, "asyncio", SimpleNamespace(sleep=lambda seconds: asyncio.sleep(0)))  # seconds otherwise
+    server = FakeGcs("bucket")
+    for name in ("STORAGE_EMULATOR_HOST", "TENSORSTORE_GCS_HTTP_URL"):
+        monkeypatch.setenv(name, server.url)
+    monkeypatch.setenv("GOOGLE_AUTH_TOKEN_FOR_TESTING", "none")
+    forget()
+    yield server
+    server.stop()
+    forget()

@@ -13,7 +13,8 @@ PACKAGE = ROOT / "medjax"
 FILES = sorted(PACKAGE.rglob("*.py"))
 # A folder imports from those after it.
 LAYERS = ["bin", "training", "methods", "evaluation", "checkpoints", "convert", "models", "losses", "data", "sharding"]
-COMMON = ["config", "errors", ""]  # modules at the top, which anyone may import; "" is `medjax` itself
+# Modules at the top, which anyone may import; "" is `medjax` itself.
+COMMON = ["config", "errors", "retries", "storage", ""]
 APART = ["torch", "benchmarks"]
 
 

@@ -57,13 +57,13 @@ def _torch(arrays: list[np.ndarray], loss: Callable) -> Call:
 def _open_clip(arrays: list[np.ndarray], name: str) -> Call:
     import torch
 
-    loss = getattr(_loss_module("open_clip"), name)()
+    loss = getattr(loss_module("open_clip"), name)()
     if name == "SigLipLoss":
         return _torch(arrays, lambda x, y, scale: loss(x, y, scale, torch.tensor(BIAS)))
     return _torch(arrays, loss)
 
 
-def _loss_module(package: str) -> ModuleType:
+def loss_module(package: str) -> ModuleType:
     """The package's `loss.py` alone: the rest of open_clip needs torchvision."""
     found = importlib.util.find_spec(package)
     if found is None or not found.submodule_search_locations:

@@ -8,16 +8,18 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Result(NamedTuple):
     """seconds: median of a call after the first. peak_bytes: the largest resident memory above its level before the
-    first call. loss: the value, to compare."""
+    first call. loss: the value of the last call, to compare. facts: what the function has to say of itself at the end,
+    where it has a method of that name."""
 
     seconds: float
     peak_bytes: int
     loss: float
+    facts: dict[str, Any] | None = None
 
 
 def measure(make: Callable[[], Callable[[], float]], calls: int) -> Result | str:
@@ -52,7 +54,8 @@ def _serve(pipe, make: Callable[[], Callable[[], float]], calls: int) -> None:
         start = time.perf_counter()
         loss = call()
         times.append(time.perf_counter() - start)
-    pipe.send({"seconds": statistics.median(times), "peak_bytes": max(_peak(), peak) - before, "loss": loss})
+    found = {"seconds": statistics.median(times), "peak_bytes": max(_peak(), peak) - before, "loss": loss}
+    pipe.send(found | {"facts": call.facts() if hasattr(call, "facts") else None})
 
 
 def _resident() -> int:

@@ -1,6 +1,7 @@
 """Measures medjax beside what users would pick instead: python -m medjax.bin.benchmark --suite=losses [--json];
 with --suite=encoders, forward passes and training steps beside the same architecture in PyTorch; with
 --suite=switches, what every switch between a paper and its released code changes in a small training; with
+--suite=step, a whole training step beside open_clip's, and two processes beside one; with
 --suite=data, pictures a second beside a torch DataLoader, and how much of two recipes is waiting for data.
 
 Time is the median of a call, of losses a value-and-gradient, memory the largest resident set above its level before
@@ -16,15 +17,17 @@ from pathlib import Path
 
 from absl import flags
 
-from medjax.benchmarks import data, encoders, losses, process, switches
+from medjax.benchmarks import data, encoders, losses, process, step, switches
 from medjax.bin import cli
 from medjax.errors import UserError, check_choice
 
-_SUITE = flags.DEFINE_string("suite", "losses", "What to measure: losses, encoders, switches or data.")
+_SUITE = flags.DEFINE_string("suite", "losses", "What to measure: losses, encoders, step, switches or data.")
 _ONLY = flags.DEFINE_list("only", [], "Names of comparisons; default: all of the suite.")
 _ROWS = flags.DEFINE_integer("rows", 0, "Batch size in place of each comparison's own.")
-_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Computation of --suite=encoders.")
-_CALLS = flags.DEFINE_integer("calls", 5, "Calls of each contestant of --suite=encoders, after one that compiles.")
+_DTYPE = flags.DEFINE_enum("dtype", "float32", ["float32", "bfloat16"], "Computation of --suite=encoders and step.")
+_CALLS = flags.DEFINE_integer(
+    "calls", 5, "Calls of each contestant of --suite=encoders and step, after the first, which compiles."
+)
 _WIDTH = flags.DEFINE_integer("width", 0, "Width of the embeddings in place of 512.")
 _STEPS = flags.DEFINE_integer("steps", 150, "Length of the trainings of --suite=switches.")
 _DATA = flags.DEFINE_string("data", "", "Data set built from PTB-XL, for the recipe ptbxl of --suite=data.")
@@ -34,10 +37,11 @@ _JSON = flags.DEFINE_bool("json", False, "Print one JSON object as the last line
 
 def main() -> None:
     """Runs the suite and prints its table."""
-    check_choice("--suite", _SUITE.value, ("losses", "encoders", "switches", "data"))
+    check_choice("--suite", _SUITE.value, ("losses", "encoders", "step", "switches", "data"))
     if _ROWS.value < 0 or _WIDTH.value < 0 or _STEPS.value < 1 or min(_CALLS.value, _BATCHES.value) < 1:
         raise UserError("--rows, --width, --steps, --calls and --batches must be positive")
-    rows = {"losses": _losses, "encoders": _encoders, "switches": _switches, "data": _data}[_SUITE.value]()
+    suites = {"losses": _losses, "encoders": _encoders, "step": _step, "switches": _switches, "data": _data}
+    rows = suites[_SUITE.value]()
     if _JSON.value:
         print(json.dumps({"machine": process.machine(), "suite": _SUITE.value, "rows": rows}))
 
@@ -83,6 +87,15 @@ def _encoders() -> list[dict]:
             for row in rows
         ],
     )
+    return rows
+
+
+def _step() -> list[dict]:
+    report = partial(print, file=sys.stderr)
+    picked = step.chosen(_ONLY.value, _ROWS.value or None)
+    rows = [step.compare(p, _DTYPE.value, _CALLS.value, report) for p in picked]
+    print(f"machine: {process.machine()}")
+    cli.print_table(step.HEADER, [step.line(row) for row in rows])
     return rows
 
 

@@ -37,6 +37,7 @@ from medjax.data.privacy import keys, licence
 from medjax.data.privacy.protect import FLAGGED, whois
 from medjax.data.sources import Source
 from medjax.errors import UserError
+from medjax.storage import is_remote
 
 _SOURCE = flags.DEFINE_enum("source", None, list(SOURCES), "What to read.")
 _OUTPUT = flags.DEFINE_string("output", None, "Folder of the data set; must not hold one already.")
@@ -105,6 +106,11 @@ def main() -> None:
         return
     if not _SOURCE.value or not _OUTPUT.value:
         raise UserError(f"pass --source={'|'.join(SOURCES)} and --output=DIR")
+    if is_remote(_OUTPUT.value):
+        raise UserError(
+            f"--output={_OUTPUT.value} is no folder of this machine: build it here, and copy it with gcloud storage "
+            f"cp -r DATA {_OUTPUT.value}; data sets are read from there"
+        )
     directory = Path(_OUTPUT.value)
     source, engine = SOURCES[_SOURCE.value](), _engine()
     options = _options(source)

@@ -10,7 +10,7 @@ from absl import app, flags
 from absl import logging as absl_logging
 from ml_collections import ConfigDict
 
-from medjax.errors import UserError, suggest
+from medjax.errors import EXIT_BAD_INPUT, EXIT_STORAGE, StorageError, UserError, suggest
 
 
 def run(main: Callable[[], None]) -> None:
@@ -93,8 +93,13 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None
 
 
 def _fail(error: object) -> None:
-    sys.stdout.flush()  # os._exit does not
     sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-    sys.stderr.flush()
     # A process that raised would wait for the others, and they for it: leave at once.
-    os._exit(2)
+    end(EXIT_STORAGE if isinstance(error, StorageError) else EXIT_BAD_INPUT)
+
+
+def end(status: int) -> None:
+    """Ends the process here and now, with all that was printed."""
+    sys.stdout.flush()  # os._exit does not
+    sys.stderr.flush()
+    os._exit(status)

@@ -24,6 +24,7 @@ from medjax.data.curation.duplicates import dhash, distinct_hashes, informative,
 from medjax.data.readers import reader
 from medjax.errors import UserError
 from medjax.methods.encoder import load_run
+from medjax.storage import local_path
 
 _DATA = flags.DEFINE_string("data", "", "The data set; it is not changed.")
 _VOLUMES = flags.DEFINE_string("volumes", "", "A folder of volumes, in place of a data set.")
@@ -51,7 +52,7 @@ def main() -> None:
     if _VOLUMES.value:
         _thin_volumes(Path(_VOLUMES.value), output, rule)
     else:
-        _thin_data(Path(_DATA.value), output, rule)
+        _thin_data(local_path(_DATA.value, "dedup"), output, rule)
 
 
 def _thin_data(directory: Path, output: Path, rule: Rule) -> None:

@@ -18,10 +18,14 @@ from medjax.errors import UserError
 from medjax.evaluation.bootstrap import REPLICATES
 from medjax.evaluation.embeddings import EmbeddingTable, embed_batches
 from medjax.evaluation.page import Page
-from medjax.methods.encoder import Encoder, load_run
+from medjax.methods.encoder import WEIGHTS, Encoder, chosen_weights, load_run
+from medjax.storage import is_remote
 
-_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
+_WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run, here or at gs://.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, untrained, or a step number.")
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", "", ["", *WEIGHTS], "Parameters or their moving average; default: those that the run validated with."
+)
 _DATA = flags.DEFINE_string("data", "", "Data set; default: the one the run was trained on.")
 _SPLIT = flags.DEFINE_enum("split", "test", list(SPLITS), "Which split to evaluate on.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder of results.json and report.html; default: inside the workdir.")
@@ -48,16 +52,17 @@ class Subject:
 
     def untrained(self) -> Encoder:
         """The same encoder before training, as a control."""
-        return load_run(_WORKDIR.value, "untrained")
+        return load_run(_WORKDIR.value, "untrained", _WEIGHTS.value)
 
     def about(self, table: EmbeddingTable) -> dict[str, Any]:
         """What was evaluated, on whom: the head of every results.json."""
         manifest = self.dataset.manifest
+        weights = chosen_weights(self.encoder.config, _WEIGHTS.value)
         rows = hashlib.sha256(np.ascontiguousarray(table.rows).tobytes() + manifest.digest().encode()).hexdigest()
         return {
             "medjax": medjax.__version__,
             "workdir": Path(_WORKDIR.value).name,
-            "checkpoint": {"name": _CHECKPOINT.value, "step": self.encoder.step},
+            "checkpoint": {"name": _CHECKPOINT.value, "step": self.encoder.step, "weights": weights},
             "data": {
                 "name": manifest.name,
                 "synthetic": manifest.synthetic,
@@ -103,7 +108,9 @@ def load_subject(name: str) -> Subject:
     """
     if not _WORKDIR.value:
         raise UserError("pass --workdir, the folder of a run")
-    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
+    if is_remote(_WORKDIR.value) and not _OUTPUT.value:
+        raise UserError(f"pass --output=DIR, a folder of this machine: results are not written to {_WORKDIR.value}")
+    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value, _WEIGHTS.value)
     dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "evaluation" / name
     return Subject(encoder, dataset, _SPLIT.value, output)

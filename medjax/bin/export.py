@@ -22,9 +22,11 @@ from medjax.bin.export_metrics import measured
 from medjax.bin.exporting import export_torch
 from medjax.bin.exporting_hub import Wanted, export_hub
 from medjax.bin.exporting_open_clip import export_open_clip
+from medjax.checkpoints.mirror import readable
 from medjax.data.privacy.licence import check_free
 from medjax.errors import UserError
-from medjax.methods.encoder import load_run
+from medjax.methods.encoder import WEIGHTS, chosen_weights, load_run
+from medjax.storage import is_remote
 from medjax.training.rundir import run_terms
 
 # Format -> (what writes it, the largest difference that is let pass).
@@ -33,6 +35,9 @@ _FORMATS = {"torch": (export_torch, 1e-5), "huggingface": (export_hub, 2e-5), "o
 _FORMAT = flags.DEFINE_enum("format", "torch", list(_FORMATS), "For whom: medjax.torch, transformers or open_clip.")
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "best, last, or a step number.")
+_WEIGHTS = flags.DEFINE_enum(
+    "weights", "", ["", *WEIGHTS], "Parameters or their moving average; default: those that the run validated with."
+)
 _MODALITY = flags.DEFINE_list(
     "modality", [], "Of huggingface and open_clip: one, or an image and a text; default: all."
 )
@@ -60,14 +65,16 @@ def main() -> None:
         raise UserError("--format=torch exports all modalities; leave --modality out")
     if _LORA.value == "separate" and export is not export_hub:
         raise UserError("--lora=separate goes with --format=huggingface")
-    terms = run_terms(Path(_WORKDIR.value))
+    if is_remote(_WORKDIR.value) and not _OUTPUT.value:
+        raise UserError(f"pass --output=DIR, a folder of this machine: exports are not written to {_WORKDIR.value}")
+    terms = run_terms(readable(_WORKDIR.value))
     if not _ACKNOWLEDGE.value:
         check_free(terms)
-    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value)
+    encoder = load_run(_WORKDIR.value, _CHECKPOINT.value, _WEIGHTS.value)
     dataset = encoder.dataset(_DATA.value)
     output = Path(_OUTPUT.value) if _OUTPUT.value else Path(_WORKDIR.value) / "export" / _FORMAT.value
     tolerance = tolerance if _TOLERANCE.value is None else _TOLERANCE.value
-    metrics = list(measured(Path(_WORKDIR.value), encoder.step))
+    metrics = list(measured(readable(_WORKDIR.value), encoder.step, chosen_weights(encoder.config, _WEIGHTS.value)))
     extra = {"metrics": metrics, "license": _LICENSE.value or None, "terms": dataclasses.asdict(terms)}
     options = (encoder, dataset, output, _CHECKPOINT.value, tolerance, _EXAMPLES.value, _OVERWRITE.value, extra)
     found = export(*options, **chosen)

@@ -8,11 +8,12 @@ from typing import Any
 from medjax.evaluation.bootstrap import Interval
 
 
-def measured(workdir: Path, step: int | None) -> Iterator[dict[str, str]]:
-    """`name`, `value` with its interval and `on` which data, of every evaluation of the checkpoint of this step."""
+def measured(workdir: Path, step: int | None, weights: str = "raw") -> Iterator[dict[str, str]]:
+    """`name`, `value` with its interval and `on` which data, of every evaluation of these weights at this step."""
     for path in sorted(workdir.glob("evaluation/*/results.json")):
         results = json.loads(path.read_text())
-        if results["checkpoint"]["step"] != step:
+        of = results["checkpoint"]
+        if (of["step"], of.get("weights", "raw")) != (step, weights):
             continue
         data = results["data"]
         on = f"{data['examples']} studies of {data['name']}, {data['split']} split"

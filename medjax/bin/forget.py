@@ -5,8 +5,6 @@ changed, and what a network has learnt cannot be taken out of it, so train them 
 data set can no longer go on. The distributions of lab values and the tokenizer were made with the patients and stay.
 """
 
-from pathlib import Path
-
 from absl import flags
 
 from medjax.bin import cli, whom
@@ -14,6 +12,7 @@ from medjax.data import manifest as manifests
 from medjax.data.building.rewrite import rewrite
 from medjax.data.curation.exposure import find
 from medjax.errors import UserError
+from medjax.storage import local_path
 from medjax.training.lineage import runs
 
 _DATA = flags.DEFINE_string("data", None, "The data set.")
@@ -25,14 +24,14 @@ def main() -> None:
     """Lists the checkpoints, then rewrites the data set."""
     if not _DATA.value:
         raise UserError("pass --data=DIR, the data set")
-    directory = Path(_DATA.value)
+    directory = local_path(_DATA.value, "forget")
     manifest = manifests.load(directory)
     kind, names = whom.asked()
     ids = whom.hashes(names, manifest)
     found = find(directory, manifest, kind, ids)
     if not any(found.values()):
         raise UserError(f"none of these is in {directory}; names are those of the source, and upper case matters")
-    for workdir in dict.fromkeys(r for given in _RUNS.value for r in runs(Path(given))):
+    for workdir in dict.fromkeys(r for given in _RUNS.value for r in runs(local_path(given, "forget"))):
         cli.print_table(*whom.seen_by(workdir, kind, ids))
     if not _RUNS.value:
         print("no --runs were given: which checkpoints saw what is forgotten can afterwards no longer be told")

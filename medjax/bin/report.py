@@ -19,6 +19,7 @@ from medjax.errors import UserError
 from medjax.evaluation import plots
 from medjax.evaluation.bootstrap import Interval
 from medjax.evaluation.page import Page
+from medjax.storage import local_path
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder of summary.json and report.html; default: the workdir.")
@@ -29,7 +30,7 @@ def main() -> None:
     """Writes summary.json and report.html."""
     if not _WORKDIR.value:
         raise UserError("pass --workdir, the folder of a run")
-    workdir = Path(_WORKDIR.value)
+    workdir = local_path(_WORKDIR.value, "report")
     output = Path(_OUTPUT.value) if _OUTPUT.value else workdir
     found = {k: _read(workdir / "evaluation" / k / "results.json") for k in _EVALUATIONS}
     found = {k: v for k, v in found.items() if v}

@@ -5,7 +5,6 @@ on is known. Stages of the run and the runs it started from are listed too.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from absl import flags
@@ -14,6 +13,7 @@ from medjax.bin import cli, whom
 from medjax.data import Dataset
 from medjax.data.curation.exposure import find
 from medjax.errors import UserError
+from medjax.storage import local_path
 from medjax.training.lineage import open_data, runs
 
 _WORKDIR = flags.DEFINE_string("workdir", None, "The run.")
@@ -24,7 +24,7 @@ def main() -> None:
     if not _WORKDIR.value:
         raise UserError("pass --workdir=RUN, the --workdir of medjax.bin.train")
     kind, names = whom.asked()
-    for run in runs(Path(_WORKDIR.value)):
+    for run in runs(local_path(_WORKDIR.value, "seen")):
         dataset, _ = open_data(run)
         ids = whom.hashes(names, dataset.manifest)
         print(f"{run}: {where(dataset, kind, ids)}")

@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,9 @@ from medjax.data.ids import text_id
 from medjax.data.items import ChunkFiles, items_of
 from medjax.data.records import decode, decode_text
 from medjax.data.sampling.ledger import CAUSES, PADDING
+from medjax.data.source_files import SourceFiles
 from medjax.data.transforms import Transform
-from medjax.errors import UserError
+from medjax.errors import StorageError, UserError
 
 log = logging.getLogger("medjax")
 _MAX_LOGGED = 20
@@ -25,7 +25,7 @@ class Examples:
     labels: how many the run has. max_items: `{modality: items a study may bring}`, by default one, or the sentences
     that a text's config asks for; 0 leaves the modality out. cache: keep what `Transform.prepare` gives in memory, so
     that a record is read and decoded once. columns: int[k], where the labels of this set stand among those of the run.
-    number: of the set, for the ledger. files: the source's folder, for records that refer to files. chunks: of
+    number: of the set, for the ledger. files: of the source, for records that refer to them. chunks: of
     the split, for volumes.
     """
 
@@ -38,7 +38,7 @@ class Examples:
         cache: bool,
         columns: np.ndarray | None = None,
         number: int = 0,
-        files: Path | None = None,
+        files: SourceFiles | None = None,
         chunks: ChunkFiles | None = None,
     ):
         self._source, self._transforms, self._files, self._chunks = source, transforms, files, chunks
@@ -82,6 +82,8 @@ class Examples:
                 texts += found
             prepared["row"]["ids"]["text"] = text_id("\n".join(texts))
         except UserError as error:
+            if stage == "shard" and isinstance(error, StorageError):  # no fault of the record: the run stops
+                raise
             prepared = self._invalid(self._failed(record, stage, error))
         if self._cache is not None:
             self._cache[record] = prepared

@@ -7,7 +7,6 @@ An array is kept as it is, under the key `{modality}/{i}`. Beside that key may s
   chunks in the file `{key}@volume/file`, uint8[n], which lies beside the shard, so that a crop reads what it needs.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,10 @@ import numpy as np
 
 from medjax.data.chunks import StoredVolume, encode_volume
 from medjax.data.manifest import Split
-from medjax.data.readers import VERIFYING, files_of, reader
+from medjax.data.readers import reader
 from medjax.data.records import RecordFile, decode_text, encode_text
+from medjax.data.remote import local_file
+from medjax.data.source_files import SourceFiles, checksum
 from medjax.data.volumes import Volume
 from medjax.errors import UserError
 
@@ -38,14 +39,13 @@ class FileItem:
     path: Path
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def load(self, verified: bool = False) -> Any:
-        """The raw item. verified: the file is known to be one that was read before.
+    def load(self) -> Any:
+        """The raw item.
 
         Raises:
           UserError: the file cannot be read.
         """
-        known = {"verified": True} if verified and self.reader in VERIFYING else {}
-        return reader(self.reader)(self.path, {**self.options, **known})
+        return reader(self.reader)(self.path, self.options)
 
 
 def store(key: str, item: Any, chunks: RecordFile | None) -> dict[str, np.ndarray]:
@@ -106,7 +106,8 @@ class ChunkFiles:
         if name not in self._opened:
             import grain  # and with it JAX, which the processes of a build do without
 
-            source = grain.sources.ArrayRecordDataSource([str(self._directory / name)])
+            path = local_file(self._directory, self._entries[name])
+            source = grain.sources.ArrayRecordDataSource([str(path)])
             if len(source) != self._entries[name]["records"]:
                 raise UserError(
                     f"{name} holds {len(source)} chunks, its manifest says {self._entries[name]['records']}"
@@ -116,14 +117,17 @@ class ChunkFiles:
 
 
 def items_of(
-    record: Mapping[str, np.ndarray], modality: str, root: Path | None = None, chunks: ChunkFiles | None = None
+    record: Mapping[str, np.ndarray],
+    modality: str,
+    files: SourceFiles | None = None,
+    chunks: ChunkFiles | None = None,
 ) -> list[Any]:
     """The raw items of a modality, in order; a volume in chunks as a StoredVolume, which reads voxels when asked.
 
-    root: the folder of the source's files, which index-only data sets need. chunks: of the split, for volumes.
+    files: of the source, which index-only data sets need. chunks: of the split, for volumes.
 
     Raises:
-      UserError: a file is missing, has changed or cannot be read, or there is no `root` to find it under.
+      UserError: a file is missing, has changed or cannot be read, or there are no `files` to find it among.
     """
     out: list[Any] = []
     while True:
@@ -131,28 +135,16 @@ def items_of(
         if key in record:
             out.append(record[key])
         elif key + _FILE in record:
-            out.append(_load(record[key + _FILE], root))
+            if files is None:
+                raise UserError(
+                    "the data set is index-only; say where its source's files lie with config.data.source_dir"
+                )
+            out.append(files.load(record[key + _FILE]))
         elif f"{key}{_VOLUME}chunks" in record:
             prefix = key + _VOLUME
             out.append(_volume({k[len(prefix) :]: v for k, v in record.items() if k.startswith(prefix)}, chunks))
         else:
             return out
-
-
-def _load(raw: np.ndarray, root: Path | None) -> Any:
-    if root is None:
-        raise UserError("the data set is index-only; say where its source's files lie with config.data.source_dir")
-    try:
-        kept = json.loads(raw.tobytes())
-        item = FileItem(kept["reader"], root / kept["path"], kept["options"])
-        expected = kept["bytes"], kept["sha256"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"a reference to a file is damaged ({error}); build the data set again") from None
-    if not item.path.resolve().is_relative_to(root.resolve()):
-        raise UserError(f"the reference {kept['path']} leaves the folder of the source; build the data set again")
-    if checksum(item.path) != expected:
-        raise UserError(f"file {kept['path']} has changed since the data set was built; restore it or build again")
-    return item.load(verified=True)
 
 
 def _volume(kept: dict[str, np.ndarray], chunks: ChunkFiles | None) -> StoredVolume:
@@ -164,24 +156,6 @@ def _volume(kept: dict[str, np.ndarray], chunks: ChunkFiles | None) -> StoredVol
         return chunks.read(name, first + index)
 
     return StoredVolume(kept, read)
-
-
-def checksum(path: Path) -> tuple[int, str]:
-    """Bytes and SHA-256 of the files that stand behind a path, in the order of their names.
-
-    Raises:
-      UserError: there are none.
-    """
-    size, digest = 0, hashlib.sha256()
-    for file in files_of(path):
-        try:
-            with file.open("rb") as f:
-                while block := f.read(2**20):
-                    digest.update(block)
-                    size += len(block)
-        except OSError as error:
-            raise UserError(f"file {file} cannot be read: {error.strerror}") from None
-    return size, digest.hexdigest()
 
 
 def count_items(record: Mapping[str, np.ndarray], modality: str) -> int:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from medjax.config import build
+from medjax.data import remote
 from medjax.data.privacy.licence import Licence
 from medjax.data.records import sha256, write_file
 from medjax.errors import UserError
+from medjax.storage import local_path
 
 FILE = "manifest.json"
 FORMAT = "medjax-records-1"
@@ -62,6 +64,11 @@ class Split:
     present: dict[str, int]
     positive: dict[str, int]
     patient_ids: dict[str, Any] = field(default_factory=dict)
+
+    def files(self) -> list[dict]:
+        """The entries of all its files: shards, voxels beside them, ids of patients."""
+        chunks = [s["chunks"] for s in self.shards if s.get("chunks")]
+        return [*self.shards, *chunks, *([self.patient_ids] if self.patient_ids else [])]
 
 
 @dataclass(frozen=True)
@@ -126,7 +133,7 @@ def read(directory: str | Path) -> Manifest:
     Raises:
       UserError: there is none, or it has another format.
     """
-    directory = Path(directory)
+    directory = local_path(directory, "this program")
     path = directory / FILE
     if not path.is_file():
         raise UserError(
@@ -143,23 +150,18 @@ def read(directory: str | Path) -> Manifest:
 
 def _files(manifest: Manifest) -> Iterator[dict]:
     for split in manifest.splits.values():
-        for shard in split.shards:
-            yield shard
-            if shard.get("chunks"):
-                yield shard["chunks"]
-        if split.patient_ids:
-            yield split.patient_ids
+        yield from split.files()
 
 
 def _check_files(manifest: Manifest, directory: Path) -> None:
     # An ArrayRecord reader gives zero records, not an error, for a missing file.
     for entry in _files(manifest):
-        path = directory / entry["file"]
-        if not path.is_file():
+        path, size = directory / entry["file"], remote.size(directory, entry["file"])
+        if size is None:
             raise UserError(f"{path} of data set {manifest.name!r} is missing; build the data set again")
-        if path.stat().st_size != entry["bytes"]:
+        if size != entry["bytes"]:
             raise UserError(
-                f"{path} has {path.stat().st_size} bytes and the manifest says {entry['bytes']}; "
+                f"{path} has {size} bytes and the manifest says {entry['bytes']}; "
                 "it is damaged, build the data set again"
             )
 
@@ -171,6 +173,6 @@ def verify(manifest: Manifest, directory: str | Path) -> None:
       UserError: a file differs from the manifest.
     """
     for entry in _files(manifest):
-        path = Path(directory) / entry["file"]
+        path = remote.local_file(Path(directory), entry)
         if sha256(path) != entry["sha256"]:
             raise UserError(f"{path} differs from its checksum; it is damaged, build the data set again")

@@ -48,6 +48,9 @@ class DataConfig:
     them in the whole run, across restarts, 0 for any. threads: reading ahead, in each process; 0 reads between steps.
     workers: processes that read ahead; 0 reads in this one. verify: compare every shard with its checksum at the
     start. cache: keep decoded records in memory, for data sets that fit; with workers, in each.
+
+    cache_dir: where copies of data sets at gs:// are kept (see `medjax.data.remote`). check_files: of an index-only
+    data set, compare a file with its checksum when a process first reads it ("first") or every time ("always").
     """
 
     modalities: dict[str, dict[str, Any]]
@@ -67,6 +70,8 @@ class DataConfig:
     workers: int = 0
     verify: bool = False
     cache: bool = False
+    cache_dir: str = ""
+    check_files: Literal["first", "always"] = "first"
 
     def sets(self) -> dict[str, SetConfig]:
         """The data sets by name; a single one is named "".

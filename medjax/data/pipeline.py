@@ -32,6 +32,7 @@ from medjax.data.sampling.sampler import Group, Sampler
 from medjax.data.sampling.sets import Joined, OpenSet, merge, tokenizer_folder
 from medjax.data.transforms import Transform, make_transforms
 from medjax.errors import UserError, check_choice
+from medjax.storage import is_remote
 
 __all__ = ["DataConfig", "Dataset"]
 
@@ -57,7 +58,10 @@ class Dataset:
         Raises:
           UserError: no directory is configured, it holds no such data set, or the sets of a mixture do not fit.
         """
-        sets = tuple(OpenSet.open(name, s, config.verify) for name, s in config.sets().items())
+        sets = tuple(
+            OpenSet.open(name, s, config.verify, config.cache_dir, config.check_files)
+            for name, s in config.sets().items()
+        )
         manifest = merge(sets)
         if len(sets) > 1:
             check_disjoint([s.directory for s in sets])
@@ -105,7 +109,7 @@ class Dataset:
             [
                 Examples(
                     *(s.source(split), transforms, len(labels), most, self.config.cache),
-                    *(s.columns(labels), number, s.files, s.chunks(split)),
+                    *(s.columns(labels), number, s.files and s.files.decoded(), s.chunks(split)),
                 )
                 for number, s in enumerate(self.sets)
             ]
@@ -130,6 +134,7 @@ class Dataset:
                 f"config.data.bucket_examples={run} and example {start} must be multiples of the batch {batch}"
             )
         positions = Stream(Sampler(self.groups, seed, run), start, batch, process * rows, rows)
+        self._fetch_ahead(positions, 4 * rows)
         examples = [self.examples("train", name) for name in config.buckets] or [self.examples("train")]
         dataset = grain.MapDataset.source(positions).map(Augmented(examples, seed)).batch(rows)
         ahead = 2 * config.threads  # in batches
@@ -139,6 +144,14 @@ class Dataset:
         if not flags.FLAGS.is_parsed():
             flags.FLAGS.mark_as_parsed()  # Grain reads its flags when it starts workers, in notebooks too
         return dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=config.workers, per_worker_buffer_size=2))
+
+    def _fetch_ahead(self, positions: "Stream", count: int) -> None:
+        """Remote shards in the order in which the first examples need them."""
+        if any(is_remote(s.dir) for s in self.config.sets().values()):
+            whole = self.source("train")
+            found = [whole.find(positions[i][2]) for i in range(min(count, len(positions)))]
+            for number, s in enumerate(self.sets):
+                s.fetch_ahead("train", [at for part, at in found if part == number])
 
     def train(
         self, seed: int, start: int, batch: int, process: int = 0, processes: int = 1, ledger: Ledger | None = None

@@ -125,7 +125,7 @@ class Contrastive:
 
     def logical_axes(self, batch: Batch) -> Params:
         """See `Method`."""
-        return logical_specs(jax.eval_shape(lambda: self._init(jax.random.key(0), batch)[0]))
+        return logical_specs(jax.eval_shape(lambda batch: self._init(jax.random.key(0), batch)[0], batch))
 
     def encode(self, params: Params, state: State, batch: Batch, key: jax.Array | None, train: bool) -> Encoded:
         """Projected items, one embedding of each study, normalised; tokens if compared."""

@@ -7,21 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medjax.checkpoints import CheckpointStore
-from medjax.config import build
+from medjax.checkpoints.mirror import place, readable
+from medjax.config import build, merge
 from medjax.data import DataConfig, Dataset
 from medjax.data import manifest as manifests
 from medjax.data.batch import Batch, Items
 from medjax.data.examples import stack
 from medjax.data.manifest import Finding, Manifest
 from medjax.data.transforms import Transform, make_transforms
-from medjax.errors import UserError, suggest
+from medjax.errors import UserError, check_choice, suggest
 from medjax.methods import make_method
 from medjax.methods.base import Encoded, Method, Scorer
 
 CONFIG = "config.json"
+WEIGHTS = ("raw", "ema")
 # Checkpoint name -> folder of a run. "untrained" holds the random parameters before any warm start, as a control.
 FOLDERS = {"best": "best", "last": "checkpoints", "untrained": "untrained"}
 
@@ -151,16 +154,17 @@ def _batch_of(modality: str, arrays: Sequence[Any]) -> Batch:
     return Batch(items, {}, np.zeros(n, np.float32), np.ones(n, bool), {}, np.arange(n, dtype=np.int32))
 
 
-def load_run(workdir: str | Path, checkpoint: str = "best") -> Encoder:
+def load_run(workdir: str | Path, checkpoint: str = "best", weights: str = "") -> Encoder:
     """The encoder of a run.
 
     checkpoint: "best" (by the run's validation metric), "last", a step number, or "untrained", the random parameters
-    before training, as a control.
+    before training, as a control. weights: "raw", or "ema" for their moving average; by default those that the run
+    validated with.
 
     Raises:
-      UserError: no run there, no such checkpoint, or a damaged one.
+      UserError: no run there, no such checkpoint, a damaged one, or one without a moving average.
     """
-    workdir = Path(workdir)
+    workdir = readable(workdir)
     if not (workdir / CONFIG).is_file():
         raise UserError(f"no run at {workdir}: {CONFIG} is missing; give the --workdir of medjax.bin.train")
     config = json.loads((workdir / CONFIG).read_text())
@@ -169,16 +173,33 @@ def load_run(workdir: str | Path, checkpoint: str = "best") -> Encoder:
     method = make_method(config["method"], {m: t.spec() for m, t in transforms.items()})
     store, step = _find(workdir, checkpoint)
     params, meta = store.restore_params(step)
+    params = jax.tree.map(lambda x: x.astype(np.float32) if x.dtype == jnp.bfloat16 else x, params)
+    if chosen_weights(config, weights) == "ema":
+        average = store.restore_rest(step, "ema")
+        if not average:
+            raise UserError(f"the run at {workdir} keeps no moving average (config.train.ema_decay); use weights 'raw'")
+        params = merge(params, average)
     state = store.restore_rest(step, "method")
     examples = meta.get("examples_seen", 0)  # the untrained checkpoint has seen none
     return Encoder.create(method, params, state, transforms, manifest, config, step, examples)
+
+
+def chosen_weights(config: Mapping[str, Any], weights: str = "") -> str:
+    """ "raw" or "ema": what was asked for, or what the run of this configuration validated with.
+
+    Raises:
+      UserError: neither of them.
+    """
+    weights = weights or config.get("train", {}).get("weights", WEIGHTS[0])
+    check_choice("weights", weights, WEIGHTS)
+    return weights
 
 
 def _find(workdir: Path, checkpoint: str) -> tuple[CheckpointStore, int]:
     if checkpoint not in FOLDERS and not checkpoint.isdigit():
         raise UserError(f"unknown checkpoint {checkpoint!r}; valid: {', '.join(FOLDERS)}, or a step number")
     folder = workdir / FOLDERS.get(checkpoint, FOLDERS["last"])
-    if not folder.is_dir():
+    if not place(folder).is_dir():
         raise UserError(f"the run at {workdir} has no {checkpoint} checkpoint yet")
     store = CheckpointStore(folder, read_only=True)
     step = int(checkpoint) if checkpoint.isdigit() else store.latest_valid_step()

@@ -92,7 +92,7 @@ class MaskedAutoencoder:
 
     def logical_axes(self, batch: Batch) -> Params:
         """See `Method`."""
-        return logical_specs(jax.eval_shape(lambda: self._init(jax.random.key(0), batch)))
+        return logical_specs(jax.eval_shape(lambda batch: self._init(jax.random.key(0), batch), batch))
 
     def encode(self, params: Params, state: State, batch: Batch, key: jax.Array | None, train: bool) -> Encoded:
         """Tokens of the visible patches and which they are; with no key of all patches."""

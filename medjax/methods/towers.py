@@ -94,7 +94,10 @@ class Towers:
         options |= {"rngs": rngs, "mutable": ["batch_stats"] if train else []}
         with adapted(lora, self.lora[modality], rows, train) if lora else contextlib.nullcontext():
             features, changed = self.modules[modality].apply(variables, **value, rows=rows, train=train, **options)
-        return features, {modality: changed["batch_stats"]} if changed else {}
+        after, before = (jax.tree.leaves(x.get("batch_stats", {})) for x in (changed, variables))
+        if not train or all(new is old for new, old in zip(after, before, strict=True)):
+            return features, {}  # frozen statistics come back as they went in
+        return features, {modality: changed["batch_stats"]}
 
     def merged(self, params: Mapping[str, Any]) -> dict[str, Any]:
         """The method's parameters with "lora" merged into "towers": what is exported, or started from."""

@@ -1,5 +1,6 @@
 """The transformer under all of our encoders. Shapes: b rows, L tokens, D width, H heads, K = D / H."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, NamedTuple
@@ -7,10 +8,11 @@ from typing import Literal, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 
-from medjax.errors import UserError
+from medjax.errors import UserError, check_choice
 from medjax.models.layers import dense, drop, keep_mask, layer_norm
-from medjax.models.partitioning import constrain, named
+from medjax.models.partitioning import constrain, dividing, named
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu"]
 ACTIVATIONS = {
@@ -19,7 +21,8 @@ ACTIVATIONS = {
     "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
     "relu": nn.relu,
 }
-_POLICIES = {"full": None, "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable}
+# What `remat_save` may name: outputs of the linear layers, and of attention before its last one.
+SAVEABLE = ("query", "key", "value", "attention", "out", "up", "gate", "down")
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ class BlocksConfig:
     drop_key_schedule "linear" falling from this rate to 0 in the last block.
 
     scan: one compiled block run `depth` times over stacked parameters, which compiles faster and takes one more copy of
-    them; parameters are stored alike. remat: "full" recomputes blocks in the backward pass, "dots" all but their matrix
-    products. attention: "xla", or "cudnn" for the fused kernel on GPUs, which takes bfloat16. dtype: of the
-    computation; parameters and norms are float32.
+    them; parameters are stored alike. remat: "full" recomputes blocks in the backward pass, all but what remat_save
+    names (of `SAVEABLE`), and "dots" all but their matrix products. attention: "xla", or "cudnn" for the fused kernel
+    on GPUs, which takes bfloat16. dtype: of the computation; parameters and norms are float32.
     """
 
     width: int = 384
@@ -62,6 +65,7 @@ class BlocksConfig:
     drop_key_schedule: Literal["constant", "linear"] = "constant"
     scan: bool = False
     remat: Literal["none", "dots", "full"] = "none"
+    remat_save: tuple[str, ...] = ()
     attention: Literal["xla", "cudnn"] = "xla"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
@@ -74,6 +78,10 @@ class BlocksConfig:
                 raise UserError(f"a {name}'s {rate}={getattr(self, rate)} must be in [0, 1)")
         if self.attention == "cudnn" and (self.dtype != "bfloat16" or self.drop_key):
             raise UserError(f"a {name} with attention='cudnn' needs dtype='bfloat16' and no drop_key")
+        for saved in self.remat_save:
+            check_choice(f"activation in a {name}'s remat_save", saved, SAVEABLE)
+        if self.remat_save and self.remat != "full":
+            raise UserError(f"a {name}'s remat_save={self.remat_save} needs remat='full', which recomputes the rest")
 
     @property
     def mlp_hidden(self) -> int:
@@ -102,11 +110,13 @@ class Attention(nn.Module):
     def __call__(self, x_bqd, y_bkd, lengths=None, keep=None, chance: Chance | None = None) -> jax.Array:
         """lengths: int32[b], keys from there on are padding. keep: bool[b, k], keys to attend to."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
+        split = dividing("heads", c.heads, "uneven heads")
         sources = {"query": x_bqd, "key": y_bkd, "value": y_bkd}
         heads = {}
         for name, source in sources.items():
-            x = dense(c.width, ("embed", "heads"), dtype, name, c.qkv_bias)(source)
-            heads[name] = x.reshape(*x.shape[:2], c.heads, c.width // c.heads)
+            x = checkpoint_name(dense(c.width, ("embed", split), dtype, name, c.qkv_bias)(source), name)
+            x = x.reshape(*x.shape[:2], c.heads, c.width // c.heads)
+            heads[name] = constrain(x, "batch", "tokens", split, None)
         if c.qk_norm:
             for name in ("query", "key"):
                 heads[name] = layer_norm(c.epsilon, f"{name}_norm")(heads[name]).astype(dtype)
@@ -124,7 +134,8 @@ class Attention(nn.Module):
             is_causal=c.causal,
             implementation=c.attention,
         )
-        return dense(c.width, ("heads", "embed"), dtype, "out")(out.reshape(b, q, c.width))
+        out = checkpoint_name(out.reshape(b, q, c.width), "attention")
+        return checkpoint_name(dense(c.width, (split, "embed"), dtype, "out")(out), "out")
 
 
 def _maps(query: jax.Array, key: jax.Array, lengths, mask, causal: bool) -> jax.Array:
@@ -147,12 +158,14 @@ class Mlp(nn.Module):
     @nn.compact
     def __call__(self, x_bld: jax.Array) -> jax.Array:
         c, dtype = self.config, jnp.dtype(self.config.dtype)
-        hidden = dense(c.mlp_hidden, ("embed", "mlp"), dtype, "up")(x_bld)
+        hidden = checkpoint_name(dense(c.mlp_hidden, ("embed", "mlp"), dtype, "up")(x_bld), "up")
         if c.swiglu:
-            hidden = nn.silu(dense(c.mlp_hidden, ("embed", "mlp"), dtype, "gate")(x_bld)) * hidden
+            gate = checkpoint_name(dense(c.mlp_hidden, ("embed", "mlp"), dtype, "gate")(x_bld), "gate")
+            hidden = nn.silu(gate) * hidden
         else:
             hidden = ACTIVATIONS[c.activation](hidden)
-        return dense(x_bld.shape[-1], ("mlp", "embed"), dtype, "down")(hidden)
+        hidden = constrain(hidden, "batch", "tokens", dividing("mlp", c.mlp_hidden))
+        return checkpoint_name(dense(x_bld.shape[-1], ("mlp", "embed"), dtype, "down")(hidden), "down")
 
 
 class Block(nn.Module):
@@ -196,7 +209,7 @@ class Blocks(nn.Module):
         key = self.make_rng("dropout") if train and (c.dropout or c.drop_path or c.drop_key) else None
         if c.scan and not self.is_initializing() and not self.is_mutable_collection("intermediates"):
             return self._scan(x_bld, rows, key, lengths, keep)
-        block = Block if c.remat == "none" else nn.remat(Block, policy=_POLICIES[c.remat])
+        block = Block if c.remat == "none" else nn.remat(Block, policy=_policy(c))
         rates = _rates(c)
         for i in range(c.depth):
             chance = None if key is None else Chance(jax.random.fold_in(key, i), rows, *rates[i])
@@ -214,8 +227,15 @@ class Blocks(nn.Module):
             return block.apply({"params": p}, x, lengths, keep, chance), None
 
         if c.remat != "none":
-            body = jax.checkpoint(body, policy=_POLICIES[c.remat])
+            body = jax.checkpoint(body, policy=_policy(c))
         return jax.lax.scan(body, x_bld, (stacked, jnp.arange(c.depth), jnp.asarray(_rates(c), jnp.float32)))[0]
+
+
+def _policy(c: BlocksConfig) -> Callable | None:
+    """What a rematerialised block keeps; None for nothing."""
+    if c.remat == "dots":
+        return jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+    return jax.checkpoint_policies.save_only_these_names(*c.remat_save) if c.remat_save else None
 
 
 def _rates(c: BlocksConfig) -> list[tuple[float, float]]:

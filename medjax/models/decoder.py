@@ -1,6 +1,7 @@
 """The light decoder of a masked autoencoder (arXiv 2111.06377, section 3)."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import flax.linen as nn
 import jax
@@ -13,11 +14,12 @@ from medjax.models.partitioning import named
 
 @dataclass(frozen=True)
 class DecoderConfig:
-    """width, depth and heads of its blocks."""
+    """width, depth and heads of its blocks. dtype: of the computation; parameters and norms are float32."""
 
     width: int = 128
     depth: int = 2
     heads: int = 4
+    dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 class Decoder(nn.Module):
@@ -36,6 +38,7 @@ class Decoder(nn.Module):
         full = full.at[jnp.arange(x.shape[0])[:, None], visible_bk].set(x)
         positions = self.param("positions", named(embed_init, None, "tokens", "embed"), (1, length, c.width))
         full = full + jnp.broadcast_to(positions, full.shape)
-        full = Blocks(BlocksConfig(c.width, c.depth, c.heads), name="blocks")(full, rows, False)
-        full = layer_norm(1e-6, "norm")(full)
+        blocks = BlocksConfig(c.width, c.depth, c.heads, dtype=c.dtype)
+        full = Blocks(blocks, name="blocks")(full.astype(c.dtype), rows, False)
+        full = layer_norm(1e-6, "norm")(full.astype(jnp.float32))
         return dense(self.patch_dim, ("embed", "patch"), jnp.float32, "out")(full)

@@ -1,7 +1,7 @@
 """Linen's logical partitioning, in one place: names on parameters and activations.
 
 `medjax.sharding` turns names into mesh axes. Names used: "batch", "tokens", "embed" (the residual stream), "heads",
-"mlp", "vocab", "patch", and None.
+"mlp", "vocab", "patch", "uneven heads", and None.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,6 +21,16 @@ def named(init: Callable, *names: str | None) -> Callable:
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Asks the compiler to lay `x` out by its logical axis names; nothing without a mesh."""
     return nn.with_logical_constraint(x, names)
+
+
+def dividing(name: str, size: int, otherwise: str | None = None) -> str | None:
+    """The logical name if `size` divides by the devices along the mesh axis that the rules give it, else `otherwise`;
+    the name where there is no mesh."""
+    axis = dict(nn.get_logical_axis_rules()).get(name)
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or not isinstance(axis, str) or axis not in mesh.shape:
+        return name
+    return otherwise if size % mesh.shape[axis] else name
 
 
 def axis_rules(rules: Rules) -> AbstractContextManager:

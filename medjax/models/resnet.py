@@ -27,8 +27,8 @@ class ResNetConfig:
     `stem * 2**i`, in bottlenecks four times that. D is the last. downsample_in_bottleneck: the stride of a stage lies
     in its first 1x1 convolution, as in the paper; otherwise in the 3x3 one, as in torchvision ("v1.5"). norm: "batch"
     couples the rows of a training batch, "group" (arXiv 1803.08494) does not. groups: of "group". frozen_statistics:
-    batch norms take their running statistics in training too, and leave them, which a locked tower wants. dtype: of
-    the computation; parameters and norms are float32.
+    batch norms take their running statistics in training too, and leave them, which a locked tower wants. remat: "full"
+    recomputes blocks in the backward pass. dtype: of the computation; parameters and norms are float32.
     """
 
     name: str = "resnet"
@@ -42,6 +42,7 @@ class ResNetConfig:
     norm: Literal["batch", "group"] = "batch"
     groups: int = 32
     frozen_statistics: bool = False
+    remat: Literal["none", "full"] = "none"
     dtype: Literal["float32", "bfloat16"] = "float32"
 
     def __post_init__(self):
@@ -127,8 +128,9 @@ class Stage(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, present: jax.Array | None, train: bool) -> jax.Array:
+        block = Block if self.config.remat == "none" else nn.remat(Block, static_argnums=(3,))
         for i in range(self.depth):
-            x = Block(self.config, self.width, self.stride if i == 0 else 1, name=f"block_{i}")(x, present, train)
+            x = block(self.config, self.width, self.stride if i == 0 else 1, name=f"block_{i}")(x, present, train)
         return constrain(x, "batch", *(None,) * (x.ndim - 1))
 
 

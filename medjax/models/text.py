@@ -11,7 +11,7 @@ from medjax.errors import UserError
 from medjax.models.base import Features
 from medjax.models.blocks import Activation, Blocks, BlocksConfig
 from medjax.models.layers import default_rows, dense, drop, embed_init, layer_norm, masked_mean
-from medjax.models.partitioning import constrain, named
+from medjax.models.partitioning import constrain, dividing, named
 
 Pool = Literal["cls", "mean", "max", "eos", "last"]
 Pooler = Literal["none", "linear", "tanh", "kept"]
@@ -87,6 +87,21 @@ class SiglipTextConfig(TextTowerConfig):
     pooler: Pooler = "linear"
 
 
+class Words(nn.Module):
+    """The table of word pieces. int32[b, L] -> float32[b, L, D]."""
+
+    rows: int
+    width: int
+
+    @nn.compact
+    def __call__(self, tokens: jax.Array) -> jax.Array:
+        """The rows of the tokens."""
+        table = self.param("embedding", named(embed_init, "vocab", "embed"), (self.rows, self.width))
+        # Gathered over fsdp before the look-up: of a table split by width, every device would look up the whole batch.
+        table = constrain(table, dividing("vocab", self.rows), "embed")
+        return jnp.take(table, tokens, axis=0).astype(jnp.float32)
+
+
 class TextTransformer(nn.Module):
     """tokens: int32[b, L], padded on the right."""
 
@@ -120,8 +135,7 @@ class TextTransformer(nn.Module):
         c, length = self.config, tokens.shape[1]
         if length > c.positions:
             raise UserError(f"texts of {length} tokens exceed the text tower's positions={c.positions}; raise it")
-        init = named(embed_init, "vocab", "embed")
-        x = nn.Embed(c.vocab_size, c.width, embedding_init=init, name="words")(tokens)
+        x = Words(c.vocab_size, c.width, name="words")(tokens)
         rows = c.positions + c.position_offset
         table = self.param("positions", named(embed_init, None, "embed"), (rows, c.width))
         if c.position_offset:

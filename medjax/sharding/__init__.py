@@ -5,21 +5,26 @@ from medjax.sharding.mesh import (
     MeshConfig,
     batch_sharding,
     current_batch_axes,
+    data_share,
     make_mesh,
     replicated,
     to_global,
 )
 from medjax.sharding.processes import Processes, is_main, sum_over_processes
-from medjax.sharding.rules import ACTIVATION_RULES, describe, parameter_shardings
+from medjax.sharding.rules import ACTIVATION_RULES, parameter_shardings
+from medjax.sharding.table import Held, describe, held
 
 __all__ = [
     "ACTIVATION_RULES",
     "BATCH_AXES",
+    "Held",
     "MeshConfig",
     "Processes",
     "batch_sharding",
     "current_batch_axes",
+    "data_share",
     "describe",
+    "held",
     "is_main",
     "make_mesh",
     "parameter_shardings",

@@ -16,6 +16,7 @@ RULES: tuple[tuple[str, str | tuple[str, ...] | None], ...] = (
     ("vocab", "tensor"),
     ("patch", None),
     ("tokens", None),
+    ("uneven heads", None),  # as many as do not divide by the axis of "heads": they stay together
 )
 # For activations: their batch axis already uses fsdp.
 ACTIVATION_RULES = tuple((name, None if name == "embed" else axis) for name, axis in RULES)
@@ -24,7 +25,8 @@ _SMALL = 2**14  # elements below which a parameter is not worth splitting
 
 @dataclass(frozen=True)
 class Placement:
-    """Where one parameter lies, and why."""
+    """Where one parameter lies, and what could not be done. by_accident: a large one that lies whole on every device
+    for want of a dimension that divides."""
 
     path: str
     shape: tuple[int, ...]
@@ -32,6 +34,11 @@ class Placement:
     spec: PartitionSpec
     bytes_per_device: int
     note: str
+
+    @property
+    def by_accident(self) -> bool:
+        """Whether it lies whole on every device though the rules would split it."""
+        return bool(self.note) and self.bytes_per_device == self.bytes and math.prod(self.shape) >= _SMALL
 
 
 def place(shape: tuple[int, ...], names: tuple[str | None, ...], mesh: Mesh) -> tuple[PartitionSpec, str]:
@@ -45,6 +52,8 @@ def place(shape: tuple[int, ...], names: tuple[str | None, ...], mesh: Mesh) -> 
     note = ""
     for i, name in enumerate(names):
         axis = table.get(name) if name else None
+        if name == "uneven heads":
+            note = f"the heads do not divide by tensor={mesh.shape['tensor']}"
         if not isinstance(axis, str) or mesh.shape[axis] == 1 or axis in axes:
             continue
         if shape[i] % mesh.shape[axis]:
@@ -81,18 +90,3 @@ def parameter_shardings(abstract, logical, mesh: Mesh):
 
     shardings = jax.tree_util.tree_map_with_path(one, abstract, logical)
     return shardings, table
-
-
-def describe(table: list[Placement], mesh: Mesh, limit: int = 12) -> str:
-    """The largest parameters and where they lie, and how many bytes every device holds in full."""
-    whole = sum(p.bytes for p in table)
-    held = sum(p.bytes_per_device for p in table)
-    copied = sum(p.bytes for p in table if p.bytes_per_device == p.bytes) if mesh.size > 1 else 0
-    lines = [
-        f"mesh {dict(mesh.shape)}; {len(table)} parameters, {whole / 2**20:.1f} MiB, {held / 2**20:.1f} MiB per device"
-    ]
-    if mesh.size > 1:
-        lines[0] += f", {copied / max(whole, 1):.1%} of the bytes replicated"
-        for p in sorted(table, key=lambda p: -p.bytes)[:limit]:
-            lines.append(f"  {p.path} {list(p.shape)} {p.spec} {p.note}".rstrip())
-    return "\n".join(lines)

@@ -8,6 +8,7 @@ from typing import Any
 from medjax.errors import UserError
 
 UNITS = ("steps", "epochs", "examples", "percent")
+Duration = tuple[float, str]  # value and unit
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Clock:
 
 def take_durations(
     options: Mapping[str, Any], names: Sequence[str], where: str
-) -> tuple[dict[str, Any], dict[str, tuple[float, str]]]:
+) -> tuple[dict[str, Any], dict[str, Duration]]:
     """Splits options into the rest and `{name: (value, unit)}` for keys `<name>_<unit>`.
 
     Raises:

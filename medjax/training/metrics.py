@@ -1,32 +1,43 @@
 """Metrics to files: JSON lines always, TensorBoard events, Weights & Biases on request; and the console line."""
 
-import contextlib
 import json
 import logging
 import math
 import sys
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from medjax.errors import UserError
+from medjax.methods import Method
+from medjax.sharding.chips import chip_of
+from medjax.training.experiment import Experiment
+from medjax.training.flops import model_flops
+from medjax.training.goodput import Goodput
+from medjax.training.state import StateFactory
 
 log = logging.getLogger("medjax")
 
 
 class MetricWriter:
-    """Writes rows of metrics. `active` is false on all processes but the first, which then write nothing."""
+    """Writes rows of metrics. `active` is false on all processes but the first, which then write nothing. step: that
+    the run goes on from; TensorBoard forgets later ones, which are done again.
+    """
 
-    def __init__(self, workdir: Path, config: Mapping[str, Any], wandb_project: str, active: bool):
+    def __init__(self, workdir: Path, config: Mapping[str, Any], wandb_project: str, active: bool, step: int = 0):
         self._file = self._events = self._wandb = None
         if not active:
             return
         from tensorboardX import SummaryWriter
 
         self._file = (workdir / "metrics.jsonl").open("a")
-        self._events = SummaryWriter(str(workdir / "tensorboard"))
+        self._events = SummaryWriter(str(workdir / "tensorboard"), purge_step=step + 1)
         if wandb_project:
             self._wandb = _start_wandb(workdir, config, wandb_project)
 
@@ -64,71 +75,119 @@ def _start_wandb(workdir: Path, config: Mapping[str, Any], project: str):
     return wandb.init(project=project, dir=str(workdir), config=_public(config), id=name.read_text(), resume="allow")
 
 
+_PLACES = ("dir", "source_dir", "cache_dir")
+
+
 def _public(config: Mapping[str, Any]) -> dict[str, Any]:
     """The configuration without the places of files."""
-    return {k: _public(v) if isinstance(v, Mapping) else v for k, v in config.items() if k not in ("dir", "source_dir")}
+    return {k: _public(v) if isinstance(v, Mapping) else v for k, v in config.items() if k not in _PLACES}
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a step is measured by. examples: of the global batch. devices: of all processes. flops: model FLOPs of a
+    step, see `medjax.training.flops.model_flops`. peak: FLOP/s that one device can do at most; None if not known.
+    """
+
+    examples: int
+    devices: int = 1
+    flops: float = 0.0
+    peak: float | None = None
+
+    @classmethod
+    def of(cls, experiment: Experiment, method: Method, factory: StateFactory, mesh: jax.sharding.Mesh) -> "Work":
+        """Of a stage on a mesh that is set."""
+        state = factory.abstract()
+        flops = model_flops(method, state.params, state.method, factory.batch)
+        chip = chip_of(mesh.devices.flat[0].device_kind)
+        peak = experiment.train.peak_flops or (chip.flops if chip else None)
+        return cls(experiment.data.batch_size, mesh.size, flops, peak)
 
 
 class Progress:
-    """Steps, loss, examples/s and time to go: one line that moves on a terminal, plain lines elsewhere.
+    """Speed, and one line that moves on a terminal, plain lines elsewhere.
 
-    The first step, which compiles, and what is done within `paused` are not timed.
+    Speed is over the steps of this start after its first, in the time that `Goodput` counts as step or data wait: so
+    without compilation, evaluation and saving.
     """
 
-    def __init__(self, total: int, examples_per_step: int):
-        self._total, self._per_step = total, examples_per_step
+    def __init__(self, total: int, work: Work, goodput: Goodput):
+        self._total, self._work, self._goodput = total, work, goodput
         self._terminal = sys.stderr.isatty()
-        self._steps, self._seconds, self._waited = 0, 0.0, 0.0
-        self._mark: tuple[int, float] | None = None
+        self._first: tuple[int, float, float] | None = None
+        self._last = 0.0
+        self._durations: deque[float] = deque(maxlen=1000)
+
+    def _seconds(self) -> tuple[float, float]:
+        """Of steps and data wait together, and of data wait."""
+        here = self._goodput.here()
+        return here["step"] + here["data_wait"], here["data_wait"]
 
     def tick(self, step: int) -> None:
         """Called after every step."""
-        if self._mark is None:
-            self._mark = (step, time.monotonic())
+        seconds, waited = self._seconds()
+        if self._first is None:
+            self._first = step, seconds, waited
+        else:
+            self._durations.append(seconds - self._last)
+        self._last = seconds
 
-    @contextlib.contextmanager
-    def paused(self, step: int) -> Iterator[None]:
-        """Around what is not training: evaluation, saving."""
-        self._steps, self._seconds = self._timed(step)
-        self._mark = None
-        yield
-        self._mark = (step, time.monotonic())
-
-    @contextlib.contextmanager
-    def waiting(self, idle: Callable[[], bool]) -> Iterator[None]:
-        """Around the wait for data, which counts if the devices have nothing left to do at its end."""
-        then = time.monotonic()
-        yield
-        if self._mark is not None and idle():
-            self._waited += time.monotonic() - then
-
-    def data_wait(self, step: int) -> float:
-        """The share of the timed steps in which devices waited for data, at most: when they ran dry is not known."""
-        _, seconds = self._timed(step)
-        return self._waited / seconds if seconds else 0.0
-
-    def _timed(self, step: int) -> tuple[int, float]:
-        if self._mark is None:
-            return self._steps, self._seconds
-        first, then = self._mark
-        return self._steps + step - first, self._seconds + time.monotonic() - then
+    def _timed(self, step: int) -> tuple[int, float, float]:
+        """Steps, their seconds, and how much of these was data wait."""
+        first, then, waited_then = self._first or (step, *self._seconds())
+        seconds, waited = self._seconds()
+        return step - first, seconds - then, waited - waited_then
 
     def examples_per_second(self, step: int) -> float:
         """Of all processes together, over all timed steps; 0 before any."""
-        steps, seconds = self._timed(step)
-        return steps * self._per_step / seconds if steps else 0.0
+        steps, seconds, _ = self._timed(step)
+        return steps * self._work.examples / seconds if steps else 0.0
+
+    def row(self, step: int) -> dict[str, float]:
+        """Speed as metrics.jsonl keeps it.
+
+        data_wait: the share of the timed steps in which devices waited for data, at most: when they ran dry is not
+        known. step_seconds_p50 and _p95: percentiles of the last 1000 steps as the host sees them.
+        flops_per_second_per_device: model FLOPs. mfu: these as a share of what a device can do, where that is known.
+        device_memory_peak_bytes: the largest of this process's devices, where they tell.
+        """
+        steps, seconds, waited = self._timed(step)
+        rate = self.examples_per_second(step)
+        per_device = rate / self._work.devices
+        out = {"data_wait": waited / seconds if steps else 0.0, "examples_per_second": rate}
+        out["examples_per_second_per_device"] = per_device
+        if self._durations:
+            p50, p95 = np.percentile(list(self._durations), (50, 95))
+            out |= {"step_seconds_p50": float(p50), "step_seconds_p95": float(p95)}
+        if self._work.flops:
+            out["flops_per_second_per_device"] = flops = per_device / self._work.examples * self._work.flops
+            if self._work.peak:
+                out["mfu"] = flops / self._work.peak
+        if peak := memory_peak():
+            out["device_memory_peak_bytes"] = float(peak)
+        return {f"train/{k}": v for k, v in out.items()}
 
     def show(self, step: int, metrics: Mapping[str, float]) -> None:
         """Prints the line of a step."""
         rate = self.examples_per_second(step)
         parts = [f"step {step}/{self._total}", f"loss {metrics['train/loss']:.4f}"]
         if rate:
-            parts += [f"{rate:.0f} examples/s", f"{_clock((self._total - step) * self._per_step / rate)} to go"]
+            parts += [
+                f"{rate:.0f} examples/s",
+                *([f"MFU {metrics['train/mfu']:.0%}"] if "train/mfu" in metrics else []),
+            ]
+            parts += [f"{_clock((self._total - step) * self._work.examples / rate)} to go"]
         line = ", ".join(parts)
         log.info(line)
         if self._terminal:
             sys.stderr.write(f"\r{line}\x1b[K" + ("\n" if step >= self._total else ""))
             sys.stderr.flush()
+
+
+def memory_peak() -> int:
+    """The largest number of bytes that a device of this process has had in use; 0 where devices do not tell."""
+    stats = (d.memory_stats() or {} for d in jax.local_devices())
+    return max((s.get("peak_bytes_in_use", 0) for s in stats), default=0)
 
 
 def _clock(seconds: float) -> str:

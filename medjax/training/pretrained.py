@@ -24,6 +24,7 @@ from medjax.models import TOWERS
 from medjax.models.pair import Pair
 from medjax.models.sizes import with_variant
 from medjax.training.experiment import Experiment
+from medjax.training.precision import COMPUTED, with_computation
 from medjax.training.rundir import differences
 
 log = logging.getLogger("medjax")
@@ -31,7 +32,8 @@ log = logging.getLogger("medjax")
 # What a recipe may set beside a folder: how a tower is trained, computed and pooled. All else is the folder's.
 _FREE = (
     *("dropout", "drop_path", "drop_key", "drop_key_schedule", "patch_dropout", "lora"),
-    *("dtype", "scan", "remat", "attention", "pool", "pooler", "frozen_statistics"),
+    *COMPUTED,
+    *("pool", "pooler", "frozen_statistics"),
 )
 _SPARE_ROWS = 128  # tables of words are rounded up to a multiple of up to this
 _PROBED = 200
@@ -56,7 +58,10 @@ def settle(experiment: Experiment, workdir: Path) -> Experiment:
         data = _with_tokenizer(experiment.data, towers)
         specs = {m: t.spec() for m, t in Dataset.open(data).transforms.items()}
         explicit = {m: _explicit(m, t, specs[m], data) for m, t in towers.items() if m in specs}
+    # How a tower computes is said by the recipe, and not by who published it.
+    explicit = {m: {k: v for k, v in t.items() if k not in COMPUTED or k in towers[m]} for m, t in explicit.items()}
     method = {**experiment.method, "towers": {**experiment.method["towers"], **explicit}}
+    method = with_computation(method, experiment.precision, experiment.blocks)
     # The run's own copy of the tokenizer is where every reader of the run looks first.
     modalities = {m: {k: v for k, v in o.items() if k != "tokenizer"} for m, o in data.modalities.items()}
     resolved = experiment.resolved

@@ -64,14 +64,28 @@ def rate_factors(
     Raises:
       UserError: a pattern that matches nothing, or layer decay without blocks.
     """
-    factors: dict[str, float] = {}
+    by_pattern: dict[str, float] = {}
     for pattern, factor in multipliers:
-        for name in _matching(pattern, names, "config.optimizer.lr_multipliers"):
-            factors.setdefault(name, factor)
+        by_pattern.setdefault(pattern, factor)
+    chosen = first_match(by_pattern, names, "config.optimizer.lr_multipliers")
+    factors = {name: by_pattern[pattern] for name, pattern in chosen.items()}
     if layer_decay != 1.0:
         for name, factor in layer_factors(layer_decay, names).items():
             factors[name] = factors.get(name, 1.0) * factor
     return factors
+
+
+def first_match(patterns: Iterable[str], names: Sequence[str], where: str) -> dict[str, str]:
+    """`{path: pattern}`, the first pattern that matches it, of the paths that one matches.
+
+    Raises:
+      UserError: a pattern that matches nothing.
+    """
+    chosen: dict[str, str] = {}
+    for pattern in patterns:
+        for name in _matching(pattern, names, where):
+            chosen.setdefault(name, pattern)
+    return chosen
 
 
 def layer_factors(decay: float, names: Sequence[str]) -> dict[str, float]:

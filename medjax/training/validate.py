@@ -13,7 +13,7 @@ from medjax.evaluation.retrieval import pairwise_retrieval
 from medjax.evaluation.zero_shot import zero_shot
 from medjax.methods import Encoded, Method
 from medjax.methods.encoder import Encoder
-from medjax.sharding import to_global
+from medjax.sharding import data_share, to_global
 from medjax.training.experiment import Experiment
 from medjax.training.state import TrainState
 from medjax.training.step import make_validation_step
@@ -31,26 +31,29 @@ class Validator:
     _encoder: Encoder = field(init=False)
 
     def __post_init__(self):
-        self._step = make_validation_step(self.method, self.experiment.seed)
+        self._step = make_validation_step(self.method, self.experiment.seed, self.experiment.train.micro_batch)
         dataset = self.dataset
         self._encoder = Encoder.create(
             self.method, None, None, dataset.transforms, dataset.manifest, self.experiment.resolved
         )
 
-    def __call__(self, state: TrainState) -> dict[str, float]:
+    def __call__(self, state: TrainState, poll: Callable[[], None] = lambda: None) -> dict[str, float]:
         """`{"validation/loss": ..., "validation/macro_auroc": ..., "validation/recall@10": ...}`, without intervals.
 
-        Losses are means over batches of the training size, padded with invalid examples.
+        Losses are means over batches of the training size, padded with invalid examples. poll: called before each
+        batch; what it raises ends the evaluation.
         """
         losses: list[dict[str, float]] = []
+        params = state.weights(self.experiment.train.weights)
 
         def encode(batch: Batch) -> Encoded:
+            poll()
             batch = to_global(batch.select(self.method.modalities), self.mesh)
-            encoded, metrics = self._step(state.params, state.method, batch)
+            encoded, metrics = self._step(params, state.method, batch)
             losses.append({k: float(v) for k, v in metrics.items()})
             return encoded
 
-        scorer = self.method.scorer(state.params)
+        scorer = self.method.scorer(params)
         table = None
         # Whole tables need every row here; with several processes the evaluation binaries do this part.
         if scorer is not None and jax.process_count() == 1:
@@ -59,18 +62,18 @@ class Validator:
             for batch in self._batches():
                 encode(batch)
         out = {f"validation/{k}": float(np.mean([x[k] for x in losses])) for k in losses[0]}
-        return out if table is None else out | self._scores(state, table, scorer)
+        return out if table is None else out | self._scores(params, state.method, table, scorer)
 
     def _batches(self):
         size = self.dataset.config.batch_size
-        return self.dataset.evaluation("validation", size, jax.process_index(), jax.process_count())
+        return self.dataset.evaluation("validation", size, *data_share(self.mesh))
 
-    def _scores(self, state: TrainState, table: EmbeddingTable, scorer) -> dict[str, float]:
+    def _scores(self, params, method_state, table: EmbeddingTable, scorer) -> dict[str, float]:
         recalls = [r.recall[10].value for r in pairwise_retrieval(table, replicates=0)]
         out = {"validation/recall@10": float(np.mean(recalls))} if recalls else {}
         findings = self.dataset.manifest.findings
         if "text" in self.method.modalities and findings:
-            prompts = replace(self._encoder, params=state.params, state=state.method).embed_prompts(findings)
+            prompts = replace(self._encoder, params=params, state=method_state).embed_prompts(findings)
             macro = zero_shot(table, prompts, findings, scorer, replicates=0).macro
             out |= {} if macro is None else {"validation/macro_auroc": macro.value}
         return out

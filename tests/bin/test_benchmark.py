@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from absl.testing import flagsaver
 
-from medjax.benchmarks import contestants, encoders, losses, process, switches
+from medjax.benchmarks import contestants, encoders, losses, process, step, step_contestants, switches
 from medjax.bin import benchmark
 from medjax.errors import UserError
 from medjax.losses import get
@@ -120,3 +120,40 @@ def test_a_switch_is_measured_both_ways_on_the_same_patients(tmp_path):
     gain = effect.other.auroc.value - effect.ours.auroc.value
     assert effect.auroc_gain.value == pytest.approx(gain, abs=1e-9)
     assert effect.recall_gain.low <= effect.recall_gain.value <= effect.recall_gain.high
+
+
+PAIR = step.Pair("tiny", (16, 1, 2), (16, 1, 2), 8, size=32, patch=16, tokens=8, vocabulary=50, embed_dim=8)
+
+
+def test_steps_of_the_pair_are_those_of_open_clip(tmp_path):
+    pytest.importorskip("torch")
+    step_contestants.write_weights(PAIR, tmp_path)
+    if not list(tmp_path.iterdir()):
+        pytest.skip("open_clip is not installed")
+    ours, theirs = (make(str(tmp_path), PAIR, "float32") for make in (step_contestants.ours, step_contestants.theirs))
+    losses = [(ours(), theirs()) for _ in range(4)]
+    for mine, other in losses:
+        assert mine == pytest.approx(other, rel=1e-4)
+    assert losses[-1][0] < losses[0][0]
+    assert ours.facts()["flops"] > 0
+
+
+def test_table_of_steps_has_ratios_shares_and_what_is_missing(monkeypatch, capsys):
+    results = {
+        "ours": process.Result(0.5, 10, 2.0, {"flops": 1e9, "peak": 8e9, "device_peak": 100}),
+        "theirs": process.Result(1.0, 10, 2.0, {"device_peak": 300}),
+        "matrix_product": process.Result(0.25, 0, 0.0, {"flops": 1e9}),
+        "on_cpu": "no free port",
+    }
+    monkeypatch.setattr(step, "write_weights", lambda pair, folder: None)
+    monkeypatch.setattr(step, "measure", lambda make, calls: results[make.func.__name__])
+    flags = (benchmark._SUITE, "step"), (benchmark._JSON, True)
+    with flagsaver.flagsaver(*flags):
+        benchmark.main()
+    printed = capsys.readouterr().out
+    pair, processes = json.loads(printed.splitlines()[-1])["rows"]
+    assert (pair["times_faster"], pair["memory_ratio"], pair["mfu"], pair["share"]) == (2.0, 3.0, 0.25, 0.5)
+    assert processes["ours"] == processes["theirs"] == {"missing": "no free port"}
+    assert "two processes: no free port" in printed
+    with pytest.raises(UserError, match="vit_b16"):
+        step.chosen(["vit_b15"])

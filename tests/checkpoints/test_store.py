@@ -6,11 +6,23 @@ import logging
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from medjax.checkpoints import CheckpointStore, integrity
 from medjax.errors import UserError
+from medjax.sharding import MeshConfig, make_mesh
+
+# Devices, mesh and sharding to restore to.
+LAYOUTS = [
+    (1, {}, PartitionSpec()),
+    (2, {"fsdp": 2}, PartitionSpec("fsdp")),
+    (2, {"tensor": 2}, PartitionSpec(None, "tensor")),
+    (4, {"fsdp": 2, "tensor": 2}, PartitionSpec("tensor", "fsdp")),
+    (4, {"replica": 4, "fsdp": 1}, PartitionSpec()),
+    (8, {"replica": 2, "fsdp": 4}, PartitionSpec(("replica", "fsdp"))),
+]
 
 
 def mesh(*shape):
@@ -102,6 +114,33 @@ def test_another_mesh_gets_the_same_values(store, eight, shape):
     got, got_rest, _ = store.restore(1, abstract(params, there), abstract(others, there))
     assert_bits_equal((got, got_rest), (params, others))
     assert got["kernel"].sharding.mesh.devices.size == np.prod(shape)
+
+
+@pytest.mark.parametrize("devices, config, spec", LAYOUTS)
+def test_the_mesh_of_a_run_may_change_when_it_goes_on(sharded_run, devices, config, spec):
+    """From eight devices, fsdp 4 and tensor 2, to fewer of them and other layouts."""
+    store, params = sharded_run
+    there = make_mesh(MeshConfig(**config), jax.devices()[:devices])
+    like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(there, spec)), params)
+    got, _, _ = store.restore(7, like, like)
+    assert_bits_equal(got, params)
+    assert all(x.sharding == like[name].sharding for name, x in got.items())
+
+
+@pytest.fixture(scope="module")
+def sharded_run(tmp_path_factory):
+    """A store and the parameters of its step 7, split over fsdp and tensor."""
+    everywhere = make_mesh(MeshConfig(fsdp=4, tensor=2), jax.devices())
+    rng, split = np.random.default_rng(3), NamedSharding(everywhere, PartitionSpec("fsdp", "tensor"))
+    bits = {name: rng.integers(0, 1 << 16, (16, 32), np.uint16) for name in ("a", "b")}
+    params = {
+        "half": jax.device_put(bits["a"].view(jnp.bfloat16), split),
+        "single": jax.device_put(rng.normal(size=(16, 32)).astype(np.float32), split),
+    }
+    store = CheckpointStore(tmp_path_factory.mktemp("sharded"))
+    store.save(7, params, params, {})
+    yield store, params
+    store.close()
 
 
 def test_parameters_alone_come_to_one_device(store, eight):
@@ -219,8 +258,10 @@ def test_where_all_are_damaged_there_is_none_and_all_are_kept_aside(store, eight
 def test_checksums_name_every_other_file(store, eight, tmp_path):
     save(store, eight, 1)
     folder = tmp_path / "checkpoints" / "1"
-    sums = json.loads((folder / integrity.FILE).read_text())
-    assert set(sums) == {str(p.relative_to(folder)) for p in files(tmp_path, 1)} - {integrity.FILE}
+    sealed = json.loads((folder / integrity.FILE).read_text())
+    assert sealed["step"] == 1
+    assert set(sealed["files"]) == {str(p.relative_to(folder)) for p in files(tmp_path, 1)} - {integrity.FILE}
+    assert all((folder / name).stat().st_size == entry["bytes"] for name, entry in sealed["files"].items())
 
 
 @pytest.mark.parametrize("where", ["params", "rest"])
@@ -247,6 +288,53 @@ def test_other_parameters_are_refused_in_one_line(store, eight, change):
     with pytest.raises(UserError, match="does not fit the configuration") as caught:
         store.restore(1, params, others)
     assert "\n" not in str(caught.value)
+
+
+def test_every_difference_is_named_at_once(store, eight):
+    save(store, eight, 1)
+    params, others = abstract(tree(1, eight)), abstract(rest(1, eight))
+    everywhere = NamedSharding(eight, PartitionSpec())
+    for target, name in ((params, "kernel"), (params, "half"), (others["moments"], "odd")):
+        target[name] = jax.ShapeDtypeStruct((3,), target[name].dtype, sharding=everywhere)
+    others["new"] = jax.ShapeDtypeStruct((), jnp.int32, sharding=everywhere)
+    del params["odd"]
+    with pytest.raises(UserError) as caught:
+        store.restore(1, params, others)
+    said = str(caught.value)
+    for part in ("params/kernel [8, 16] there, [3] here", "params/half [8]", "rest/moments/odd [4]", "lacks: rest/new"):
+        assert part in said
+    assert "no place for: params/odd" in said and "config.warm_start.dir" in said
+
+
+def test_another_optimizer_is_told_from_another_model(store, eight):
+    params = tree(1, eight)
+    small = {"kernel": params["kernel"]}
+    store.save(1, small, {"optimizer": optax.adam(0.1).init(small)}, {})
+    other = {"optimizer": optax.sgd(0.1, momentum=0.9).init(small)}
+    with pytest.raises(UserError, match=r"does not fit config\.optimizer.*rest/optimizer/0/trace/kernel.*warm_start"):
+        store.restore(1, abstract(small), abstract(other))
+
+
+def test_numbers_are_converted_only_when_asked_for(store, eight):
+    save(store, eight, 1)
+    params, others = abstract(tree(1, eight)), abstract(rest(1, eight))
+    kernel = params["kernel"]
+    params["kernel"] = jax.ShapeDtypeStruct(kernel.shape, jnp.bfloat16, sharding=kernel.sharding)
+    with pytest.raises(UserError, match=r"restore_cast=True"):
+        store.restore(1, params, others)
+    got = store.restore(1, params, others, cast=True)[0]["kernel"]
+    assert_bits_equal(got, tree(1, eight)["kernel"].astype(jnp.bfloat16))
+    others["step"] = jax.ShapeDtypeStruct((), jnp.float32, sharding=others["step"].sharding)
+    with pytest.raises(UserError, match="rest/step is int32"):
+        store.restore(1, params, others, cast=True)
+
+
+def test_what_is_empty_may_come_and_go(store, eight):
+    params = tree(1, eight)
+    store.save(1, params, {"queue": {}, "step": params["odd"]}, {})
+    for others in ({"step": params["odd"]}, {"step": params["odd"], "average": {}, "queue": {}}):
+        _, got, _ = store.restore(1, abstract(params), abstract(others))
+        assert_bits_equal(got, others)
 
 
 def test_a_step_that_is_not_there_is_answered_with_those_that_are(store, eight):

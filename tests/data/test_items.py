@@ -1,17 +1,22 @@
 """Items that are files or volumes come back as they were; a file that has changed is never taken for the old one."""
 
 import json
+import os
+import pickle
 
 import numpy as np
 import pytest
+from PIL import Image
 from tiny_source import SCHEMA, TinySource, study
 
 from medjax.data import manifest as manifests
 from medjax.data.building.build import Options, build_dataset
-from medjax.data.items import ChunkFiles, FileItem, checksum, items_of, refer
+from medjax.data.items import ChunkFiles, FileItem, items_of, refer
 from medjax.data.manifest import SPLITS, Modality
+from medjax.data.readers.image import decode as decode_picture
 from medjax.data.readers.image import encode_png
 from medjax.data.records import decode, decode_text, encode_text
+from medjax.data.source_files import SourceFiles, checksum
 from medjax.data.sources import Columns, Schema, Study, Table
 from medjax.data.volumes import Volume
 from medjax.errors import UserError
@@ -55,7 +60,7 @@ def test_an_index_gives_the_items_of_a_copy_and_holds_no_picture(table, tmp_path
     for split in SPLITS:
         pairs = zip(records_of(tmp_path / "copied", split), records_of(tmp_path / "index", split), strict=True)
         for whole, reference in pairs:
-            (a,), (b,) = items_of(whole, "image"), items_of(reference, "image", table.root)
+            (a,), (b,) = items_of(whole, "image"), items_of(reference, "image", SourceFiles(table.root))
             assert a.dtype == b.dtype and a.tobytes() == b.tobytes()
             assert set(whole) - set(reference) == {"image/0"}
             assert all(whole[k].tobytes() == reference[k].tobytes() for k in reference if k in whole)
@@ -78,7 +83,46 @@ def test_a_file_that_changed_or_went_is_named(table, tmp_path, damage, message):
     build(table, tmp_path / "index", index_only=True)
     damage(table.root / "png" / "0.png")
     with pytest.raises(UserError, match=message):
-        items_of(records_of(tmp_path / "index")[0], "image", table.root)
+        items_of(records_of(tmp_path / "index")[0], "image", SourceFiles(table.root))
+
+
+@pytest.mark.parametrize("check", ["first", "always"])
+def test_a_file_is_compared_when_it_is_first_read_or_always(table, tmp_path, monkeypatch, check):
+    from medjax.data import source_files
+
+    build(table, tmp_path / "index", index_only=True)
+    record, files, path = (
+        records_of(tmp_path / "index")[0],
+        SourceFiles(table.root, check),
+        table.root / "png" / "0.png",
+    )
+    compared = []
+    monkeypatch.setattr(source_files, "checksum", lambda file: compared.append(file) or checksum(file))
+    for _ in range(3):
+        items_of(record, "image", files)
+    assert len(compared) == (1 if check == "first" else 3)
+    data, before = path.read_bytes(), path.stat()
+    path.write_bytes(data[:-1] + b"x")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(UserError, match="has changed since"):
+        items_of(record, "image", files)
+    path.write_bytes(data)
+    assert items_of(record, "image", pickle.loads(pickle.dumps(files)))
+
+
+def test_metadata_stay_only_where_nothing_but_pixels_is_kept(tmp_path, rng):
+    from PIL.PngImagePlugin import PngInfo
+
+    pixels, about, turned = rng.integers(0, 255, (8, 6)).astype(np.uint8), PngInfo(), Image.Exif()
+    about.add_text("PatientName", "Planted Name")
+    turned[274] = 6
+    saved = {"text.png": dict(pnginfo=about), "turned.png": dict(exif=turned), "turned.jpg": dict(exif=turned)}
+    for name, options in saved.items():
+        Image.fromarray(pixels).save(tmp_path / name, **options)
+        raw = refer("image/0", FileItem("image", tmp_path / name), tmp_path)["image/0@file"]
+        kept, decoded = SourceFiles(tmp_path).load(raw), SourceFiles(tmp_path).decoded().load(raw)
+        assert b"Planted" not in kept.tobytes() and (b"Planted" in decoded.tobytes()) == (name == "text.png")
+        assert np.array_equal(np.asarray(decode_picture(kept)), np.asarray(decode_picture(decoded)))
 
 
 def test_an_index_without_the_folder_of_its_files_says_so(table, tmp_path):
@@ -120,7 +164,7 @@ def test_a_reference_leads_nowhere_else(tmp_path, record, message):
     (tmp_path / "secret.png").write_bytes(b"x")
     (tmp_path / "root").mkdir()
     with pytest.raises(UserError, match=message):
-        items_of(record, "image", tmp_path / "root")
+        items_of(record, "image", SourceFiles(tmp_path / "root"))
 
 
 def test_a_link_out_of_the_source_is_refused(tmp_path):

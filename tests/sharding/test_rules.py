@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from medjax.models.partitioning import axis_rules, constrain
-from medjax.sharding import ACTIVATION_RULES, MeshConfig, describe, make_mesh, parameter_shardings
+from medjax.models.partitioning import axis_rules, constrain, dividing
+from medjax.sharding import ACTIVATION_RULES, MeshConfig, describe, held, make_mesh, parameter_shardings
 from medjax.sharding.rules import place
 
 
@@ -32,6 +32,7 @@ def mesh():
         ((64, 64), (), (None, None), ""),  # small
         ((), (), (), ""),
         ((128, 256), ("unheard", "of"), (None, "fsdp"), ""),
+        ((128, 96), ("embed", "uneven heads"), ("fsdp", None), "the heads do not divide by tensor=2"),
     ],
 )
 def test_placement_of_a_parameter(mesh, shape, names, spec, note):
@@ -70,6 +71,7 @@ def test_description_names_the_largest_parameters_and_what_failed(mesh):
     logical = {"big": PartitionSpec("embed", "mlp"), "odd": PartitionSpec()}
     _, table = parameter_shardings(abstract, logical, mesh)
     text = describe(table, mesh, limit=1)
+    assert "and 1 smaller ones" in text
     share = 4 * 129 * 257 / sum(p.bytes for p in table)
     assert f"{share:.1%} of the bytes replicated" in text
     assert "odd [129, 257]" in text
@@ -91,3 +93,36 @@ def test_constraints_reach_the_compiler_under_the_mesh(mesh):
         out = jax.jit(double)(np.ones((8, 4, 16), np.float32))
     assert out.sharding.shard_shape(out.shape) == (2, 4, 16)
     assert constraints(lambda x: constrain(2 * x, "batch", "tokens", "embed")) == 0  # nothing without a mesh
+
+
+def test_table_of_all_parameters_shows_other_sections_too(mesh):
+    abstract = {"big": jax.ShapeDtypeStruct((128, 256), jnp.float32), "b": jax.ShapeDtypeStruct((256,), jnp.float32)}
+    shardings, table = parameter_shardings(abstract, {"big": PartitionSpec("embed", "mlp"), "b": PartitionSpec()}, mesh)
+    moments = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=s), abstract, shardings)
+    part = held((moments, moments))
+    assert (part.bytes, part.per_device, part.replicated) == (4 * (2**15 + 256), 4 * (2**12 + 256), 4 * 256)
+    lines = describe(table, mesh, {"optimizer": part}, limit=None).splitlines()
+    assert [line.split()[0] for line in lines] == ["mesh", "2", "optimizer,", "big", "b"]
+    assert lines[2].endswith("0.1 MiB, 0.0 MiB per device, 0.8% of the bytes replicated")
+
+
+@pytest.mark.parametrize(
+    ("shape", "names", "accident"),
+    [
+        ((129, 257), (), True),
+        ((129, 257), ("embed", "mlp"), True),
+        ((128, 257), ("embed", "mlp"), False),  # split, though not as named
+        ((127,), ("embed",), False),  # small
+        ((), (), False),
+    ],
+)
+def test_accident_is_what_is_large_and_lies_whole_everywhere(mesh, shape, names, accident):
+    _, (row,) = parameter_shardings(jax.ShapeDtypeStruct(shape, jnp.float32), PartitionSpec(*names), mesh)
+    assert row.by_accident == accident
+
+
+def test_heads_that_do_not_divide_keep_together(mesh):
+    with jax.set_mesh(mesh), axis_rules(ACTIVATION_RULES):
+        assert dividing("heads", 6, "uneven heads") == "heads"
+        assert dividing("heads", 3, "uneven heads") == "uneven heads"
+    assert dividing("heads", 3, "uneven heads") == "heads"  # nothing to divide by

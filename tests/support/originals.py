@@ -1,59 +1,18 @@
-"""timm and open_clip, also where torchvision is absent: their models need nothing of it, their imports do.
+"""timm and open_clip, also where torchvision is absent."""
 
-PyPI's torchvision fits only PyTorch with CUDA; beside the CPU wheel it fails to import, and transformers with it.
-"""
-
-import enum
-import sys
-import types
-from contextlib import contextmanager
 from importlib.util import find_spec
 
 import pytest
 
 pytest.importorskip("torch", reason="needs the CPU wheel of PyTorch, of Python 3.11")
-import transformers.utils
 
 for _name in ("timm", "open_clip"):
     if find_spec(_name) is None:
         pytest.skip(f"{_name} is not installed; it is in the extra `parity`", allow_module_level=True)
 
-_MODULES = ("", ".transforms", ".transforms.functional", ".ops", ".ops.misc", ".datasets", ".utils")
+from medjax.benchmarks.torchvision_stub import torchvision
 
-
-class _Anything(types.ModuleType):
-    """A module that has a class of every name."""
-
-    __path__ = ()
-
-    def __getattr__(self, name: str):
-        if name.startswith("__"):
-            raise AttributeError(name)
-        value = enum.Enum(name, "NEAREST BILINEAR BICUBIC BOX HAMMING LANCZOS") if name == "InterpolationMode" else None
-        setattr(self, name, value or type(name, (), {}))
-        return getattr(self, name)
-
-
-@contextmanager
-def _torchvision():
-    """An empty torchvision while the imports run; nothing is to find it later."""
-    if transformers.utils.is_torchvision_available():
-        yield
-        return
-    modules = {f"torchvision{name}": _Anything(f"torchvision{name}") for name in _MODULES}
-    for name, module in modules.items():
-        parent, _, last = name.rpartition(".")
-        if parent:
-            setattr(modules[parent], last, module)
-    sys.modules |= modules
-    try:
-        yield
-    finally:
-        for name in modules:
-            del sys.modules[name]
-
-
-with _torchvision():
+with torchvision():
     import open_clip
     import timm
 

@@ -1,62 +1,52 @@
-"""Two processes train as one with as many devices does."""
+"""Several processes train as one with as many devices does, and their number may change."""
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
-import jax
 import numpy as np
 import pytest
+from runs import assert_same, batches, checkpoint, losses, output, until
 
-from medjax.checkpoints import CheckpointStore
+from medjax.errors import EXIT_BAD_INPUT
 
-ROOT = Path(__file__).parents[2]
-STEPS = 4
-
-
-def _environment(devices: int) -> dict[str, str]:
-    flags = f"--xla_force_host_platform_device_count={devices}"
-    return {**os.environ, "JAX_PLATFORMS": "cpu", "NPROC": "16", "XLA_FLAGS": flags, "PYTHON": sys.executable}
+STEPS = 6
 
 
-def _arguments(data: Path, workdir: Path, *more: str) -> list[str]:
-    recipe = f"--config=configs/phantom.py:tiny,steps={STEPS}"
-    size = "--config.data.modalities.image.size=32"
-    return [
-        recipe,
-        f"--config.data.dir={data}",
-        size,
-        "--config.train.log_every_steps=1",
-        f"--workdir={workdir}",
-        *more,
-    ]
+@pytest.fixture(scope="module")
+def one_process(server, tmp_path_factory):
+    """Uninterrupted, on eight devices."""
+    workdir = tmp_path_factory.mktemp("one") / "run"
+    server.train(workdir, f"--config.train.total_steps={STEPS}", "--config.train.keep=9", devices=8)
+    return workdir
 
 
-def _train(command: list[str], devices: int) -> None:
-    done = subprocess.run(
-        command, cwd=ROOT, env=_environment(devices), capture_output=True, text=True, timeout=400, check=False
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-
-
-def _losses(workdir: Path) -> list[float]:
-    rows = (json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines())
-    return [r["train/loss"] for r in rows if "train/loss" in r]
-
-
+@pytest.mark.slow
 @pytest.mark.end_to_end
-def test_two_processes_train_as_one_and_either_may_go_on(phantom_dir, tmp_path):
-    one, two = tmp_path / "one", tmp_path / "two"
-    _train([sys.executable, "-m", "medjax.bin.train", *_arguments(phantom_dir, one)], devices=2)
-    several = ["bash", "launch/several_processes.sh", "2"]
-    _train([*several, *_arguments(phantom_dir, two, "--stop_at_step=2")], devices=1)
-    # The rest by one process: the number of processes may change at a restart.
-    _train([sys.executable, "-m", "medjax.bin.train", *_arguments(phantom_dir, two)], devices=2)
-    np.testing.assert_allclose(_losses(two), _losses(one), rtol=1e-5)
-    a, b = (CheckpointStore(w / "checkpoints").restore_params(STEPS)[0] for w in (one, two))
-    for (path, x), y in zip(jax.tree_util.tree_leaves_with_path(a), jax.tree.leaves(b), strict=True):
-        # Sums over processes run in another order; Adam turns rounding errors of tiny gradients into steps of up to lr.
-        if "['key']['bias']" not in jax.tree_util.keystr(path):
-            np.testing.assert_allclose(x, y, atol=2e-5, err_msg=jax.tree_util.keystr(path))
+def test_two_one_and_two_processes_train_as_one_on_the_same_examples(server, one_process, tmp_path):
+    changing = tmp_path / "changing"
+    for processes, stop in ((2, 2), (1, 4), (2, STEPS)):
+        steps = (f"--config.train.total_steps={STEPS}", "--config.train.keep=9", f"--stop_at_step={stop}")
+        server.train(changing, *steps, processes=processes, devices=8 // processes)
+    assert batches(changing) == batches(one_process)
+    assert sorted(batches(one_process)) == list(range(1, STEPS + 1))
+    # Sums over processes run in another order than sums over devices.
+    for name in ("train/loss", "train/gradient_norm", "train/gradient_norm/ecg", "train/gradient_norm/labs"):
+        ours, whole = losses(changing, name), losses(one_process, name)
+        assert [step for step, _ in ours] == [step for step, _ in whole]
+        np.testing.assert_allclose([x for _, x in ours], [x for _, x in whole], rtol=2e-5, err_msg=name)
+    for step in (2, 4, STEPS):
+        (a, _), (b, _) = (checkpoint(w, step) for w in (changing, one_process))
+        for name in a:
+            # Adam turns rounding errors of tiny gradients into steps of up to the learning rate, 1e-3.
+            if "['key']['bias']" not in name and "['params']" in name:
+                np.testing.assert_allclose(a[name], b[name], atol=2e-5, err_msg=f"step {step}: {name}")
+
+
+@pytest.mark.slow
+@pytest.mark.end_to_end
+def test_a_second_run_in_the_workdir_is_refused_and_disturbs_nothing(server, one_process, tmp_path):
+    arguments = (f"--config.train.total_steps={STEPS}", "--config.train.keep=9")
+    first = server.start(tmp_path / "run", *arguments, devices=8)
+    until(lambda: (tmp_path / "run" / "run.lock").exists(), *first)
+    second = server.start(tmp_path / "run", *arguments, devices=8)
+    assert server.wait(*second) == [EXIT_BAD_INPUT], output(tmp_path / "run")
+    assert "is in use by process" in output(tmp_path / "run")
+    assert server.wait(*first) == [0]
+    assert_same(tmp_path / "run", one_process, STEPS)

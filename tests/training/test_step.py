@@ -1,78 +1,95 @@
-"""One update: what is not finite changes nothing."""
+"""One update: downhill where all is finite, and not a bit of change where anything is not."""
 
-from dataclasses import dataclass
+import functools
+from dataclasses import replace
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from toy_method import Toy, toy_batch
 
-from medjax.data.batch import Batch, Items
-from medjax.losses import Loss, Term
-from medjax.methods.base import Encoded
-from medjax.training.state import TrainState
+from medjax import losses
+from medjax.sharding import MeshConfig, make_mesh
+from medjax.training.state import StateFactory
 from medjax.training.step import make_train_step
 
-
-@dataclass(frozen=True)
-class Squares:
-    """The least method there is: one weight, and the sum of squares of what it makes of the valid values."""
-
-    modalities: tuple[str, ...] = ("x",)
-
-    def encode(self, params, state, batch, key, train):
-        x = jnp.where(batch.items["x"].present[:, None], batch.items["x"].value[:, 0], 0.0)
-        return Encoded(pooled={"x": params["w"] * x}, present={"x": batch.items["x"].present})
-
-    def objective(self, encoded, params, state, batch, key):
-        total = jnp.sum(encoded.pooled["x"] ** 2)
-        return Loss.of("squares", {"x": Term(total, jnp.float32(1.0))}), {"seen": state["seen"] + 1}
-
-    def after_update(self, params, state):
-        return params, {"seen": state["seen"] * 1}
+KEPT = ("params", "method", "optimizer", "ema")
 
 
-def _batch(values, valid) -> Batch:
-    values = np.asarray(values, np.float32)[:, None, None]
-    n = len(values)
-    items = {"x": Items(values, np.ones((n, 1), bool))}
-    return Batch(items, {}, np.zeros(n, np.float32), np.asarray(valid), {}, np.arange(n, dtype=np.int32))
+@functools.cache
+def compiled(micro_batch: int):
+    """`(step, fresh state)`, the step of plain or accumulated gradients; it leaves its state to be used again."""
+    method, tx = Toy(losses.get("info_nce", impl="dense")), optax.adam(0.1)
+    mesh = make_mesh(MeshConfig(), jax.devices()[:1])
+    state = StateFactory(method, tx, mesh, batch(), averages=True).fresh(0)
+    step = make_train_step(method, tx, lambda step: 0.1 + step, 0, micro_batch=micro_batch, ema_decay=0.9)
+    return lambda s, b: step(jax.tree.map(lambda x: x.copy(), s), b), state
 
 
-@pytest.fixture
-def step_and_state():
-    tx = optax.adam(0.1)
-    params = {"w": jnp.float32(2.0)}
-    # Each leaf a buffer of its own, since a step takes over those of the state before.
-    step, bad, skipped = (jnp.array(0, jnp.int32) for _ in range(3))
-    state = TrainState(step, params, {"seen": jnp.array(0, jnp.int32)}, tx.init(params), bad, skipped)
-    return make_train_step(Squares(), tx, lambda step: 0.1, seed=0), state
+def batch(row: int = 0, **changes: float):
+    """A batch with one row changed: value of a modality, or a target."""
+    made = toy_batch(np.random.default_rng(0))
+    for name, value in changes.items():
+        place = made.targets[name] if name in made.targets else made.items[name].value
+        place[row] = value
+    made.items["a"].mask[row] = made.items["b"].mask[row] = True
+    return made
 
 
-def test_a_step_moves_the_parameters_downhill(step_and_state):
-    step, state = step_and_state
-    state, metrics = step(state, _batch([1.0, 2.0], [True, True]))
-    assert float(metrics["train/loss"]) == pytest.approx(20.0)
-    assert float(state.params["w"]) < 2.0
-    assert (int(state.step), int(state.method["seen"]), int(state.skipped)) == (1, 1, 0)
+def assert_same(a, b):
+    for name in KEPT:
+        jax.tree.map(np.testing.assert_array_equal, getattr(a, name), getattr(b, name))
 
 
-def test_a_loss_that_is_not_finite_changes_nothing_and_is_counted(step_and_state):
-    step, state = step_and_state
-    state, _ = step(state, _batch([1.0, 2.0], [True, True]))
-    before = jax.tree.map(np.asarray, (state.params, state.method, state.optimizer))
-    state, metrics = step(state, _batch([np.inf, 1.0], [True, True]))
-    state, metrics = step(state, _batch([np.nan, 1.0], [True, True]))
-    jax.tree.map(np.testing.assert_array_equal, (state.params, state.method, state.optimizer), before)
-    assert (int(state.step), int(metrics["train/bad_steps"]), int(metrics["train/skipped_steps"])) == (3, 2, 2)
-    state, metrics = step(state, _batch([1.0, 2.0], [True, True]))
+def test_a_step_moves_every_parameter_and_lowers_the_loss():
+    step, state = compiled(0)
+    new, metrics = step(state, batch())
+    assert all(jax.tree.leaves(jax.tree.map(lambda a, b: bool(np.any(a != b)), new.params, state.params)))
+    again, later = state, None
+    for _ in range(10):
+        again, later = step(again, batch())
+    assert float(later["train/loss"]) < float(metrics["train/loss"])
+    assert (int(new.step), float(new.method["sum"]), int(new.skipped)) == (1, 8.0, 0)
+
+
+def test_norms_are_those_of_what_they_name():
+    step, state = compiled(0)
+    new, metrics = step(state, batch())
+    found = {k.removeprefix("train/"): float(v) for k, v in metrics.items() if "norm" in k}
+    update = jax.tree.map(lambda a, b: a - b, new.params, state.params)
+    assert found["parameter_norm"] == pytest.approx(float(optax.global_norm(state.params)))
+    assert found["update_norm"] == pytest.approx(float(optax.global_norm(update)), rel=1e-5)
+    # Adam's first moment is a tenth of the gradient.
+    gradient = jax.tree.map(lambda m: np.asarray(m) * 10, new.optimizer[0].mu)
+    assert found["gradient_norm"] == pytest.approx(float(optax.global_norm(gradient)), rel=1e-5)
+    for m in "ab":
+        norm = float(optax.global_norm(gradient["towers"][m]))
+        assert found[f"gradient_norm/{m}"] == pytest.approx(norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("micro_batch", [0, 2])
+@pytest.mark.parametrize(("where", "value"), [("a", np.nan), ("gradient", np.inf), ("statistic", np.nan)])
+def test_what_is_not_finite_changes_nothing_and_is_counted(micro_batch, where, value):
+    """In the data, in the gradient of a finite loss, and in the statistics beside a finite loss and gradient."""
+    step, fresh = compiled(micro_batch)
+    state, _ = step(fresh, batch())
+    bad, metrics = step(state, batch(row=1, **{where: value}))
+    assert np.isfinite(float(metrics["train/loss"])) == (where != "a")
+    assert np.isfinite(float(metrics["train/gradient_norm"])) == (where == "statistic")
+    bad, metrics = step(bad, batch(row=6, **{where: value}))
+    assert_same(bad, state)
+    assert (int(bad.step), int(metrics["train/bad_steps"]), int(metrics["train/skipped_steps"])) == (3, 2, 2)
+    good, metrics = step(bad, batch())
     assert (int(metrics["train/bad_steps"]), int(metrics["train/skipped_steps"])) == (0, 2)
-    assert float(state.params["w"]) != float(before[0]["w"])
+    # The learning rate goes on where the optimizer's count does.
+    assert int(good.optimizer[0].count) == 2 and float(metrics["train/learning_rate"]) == pytest.approx(1.1)
 
 
-def test_an_invalid_example_is_not_seen(step_and_state):
-    step, state = step_and_state
-    _, metrics = step(state, _batch([1.0, np.inf], [True, False]))
-    assert float(metrics["train/loss"]) == pytest.approx(4.0)
-    assert float(metrics["train/valid_fraction"]) == 0.5
+@pytest.mark.parametrize("micro_batch", [0, 2])
+def test_an_invalid_example_is_not_seen(micro_batch):
+    step, state = compiled(micro_batch)
+    made = [replace(batch(row=5, a=value), valid=np.arange(8) != 5) for value in (0.0, np.nan)]
+    (a, metrics), (b, _) = (step(state, x) for x in made)
+    assert_same(a, b)
+    assert float(metrics["train/valid_fraction"]) == 7 / 8 and int(a.skipped) == 0

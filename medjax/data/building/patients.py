@@ -8,6 +8,7 @@ import numpy as np
 
 from medjax.data.manifest import Manifest, load
 from medjax.data.records import publish, temporary
+from medjax.data.remote import local_file
 from medjax.errors import UserError
 
 
@@ -30,7 +31,7 @@ def read_patients(directory: Path, manifest: Manifest, split: str) -> np.ndarray
     if not entry:
         raise UserError(f"data set {manifest.name!r} in {directory} has no list of its patients; build it again")
     try:
-        return np.load(directory / entry["file"], allow_pickle=False)
+        return np.load(local_file(directory, entry), allow_pickle=False)
     except (OSError, ValueError) as error:
         raise UserError(f"{directory / entry['file']} cannot be read ({error}); build the data set again") from None
 

@@ -23,6 +23,7 @@ from medjax.data import manifest as manifests
 from medjax.data.items import items_of
 from medjax.data.manifest import SPLITS, Manifest
 from medjax.data.records import decode
+from medjax.data.source_files import SourceFiles
 from medjax.errors import UserError
 
 METADATA = "medjax"
@@ -58,7 +59,7 @@ def tfds_builder(directory: str | Path, data_dir: str | Path, files: str | Path 
         raise UserError(f"TFDS builders are made of pictures, texts, ECGs and lab values; {kinds[0]!r} is none of them")
     from medjax.data.sampling.sets import OpenSet  # and with it JAX, which the processes of a build do without
 
-    opened = OpenSet("", Path(directory), manifest, files=Path(files) if files else None)
+    opened = OpenSet("", Path(directory), manifest, files=SourceFiles(files) if files else None)
 
     class Records(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """The data set."""

@@ -1,5 +1,6 @@
 """Reading files of one format each into raw items, with errors that name the file and the fix."""
 
+import functools
 import glob
 import importlib
 import inspect
@@ -10,6 +11,7 @@ from typing import Any
 from medjax.errors import UserError, check_choice
 
 Reader = Callable[[Path, Mapping[str, Any]], Any]
+_signature = functools.cache(inspect.signature)
 
 
 def _lazy(module: str, function: str) -> Reader:
@@ -18,7 +20,7 @@ def _lazy(module: str, function: str) -> Reader:
     def read(path: Path, options: Mapping[str, Any]) -> Any:
         found = getattr(importlib.import_module(f"{__name__}.{module}"), function)
         try:
-            inspect.signature(found).bind(path, **options)
+            _signature(found).bind(path, **options)
         except TypeError as error:
             raise UserError(f"reader {module!r}: {error}; see {__name__}.{module}.{function}") from None
         return found(path, **options)
@@ -39,7 +41,8 @@ READERS: dict[str, Reader] = {
 }
 
 
-# Readers that look less closely at a file of which a checksum says that it is one that was read before.
+# Readers that look less closely at a file of which a checksum says that it is one that was read before, and less still
+# if nothing is kept of it but what is decoded.
 VERIFYING = frozenset({"image"})
 
 # Name of a reader -> path -> what its item may show of a person, for `Example.flags`.

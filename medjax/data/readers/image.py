@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 from PIL import BmpImagePlugin, Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, WebPImagePlugin
 
-from medjax.data.readers.image_metadata import strip
+from medjax.data.readers.image_metadata import is_plain, strip
 from medjax.errors import UserError
 
 MAX_PIXELS = 2**28  # a header may claim any size; 268 million pixels is more than any radiograph
@@ -34,7 +34,9 @@ _TURNS = dict(
 )  # by EXIF orientation
 
 
-def read_encoded(path: str | Path, page: int | None = None, verified: bool = False) -> np.ndarray:
+def read_encoded(
+    path: str | Path, page: int | None = None, verified: bool = False, only_decoded: bool = False
+) -> np.ndarray:
     """uint8[n]: a picture as PNG or JPEG bytes that decode to its pixels, without metadata.
 
     An upright PNG or JPEG keeps its coded pixels byte by byte. A turned one (EXIF orientation) and the other formats
@@ -42,7 +44,8 @@ def read_encoded(path: str | Path, page: int | None = None, verified: bool = Fal
     it is inverted, so that 0 is black in every item. Transparency, ICC profile and gamma change nothing.
 
     page: of a TIFF with several; without it such a file is refused. verified: the file is known to be one that was read
-    before, and pixels that are kept as they are need not be decoded to see that they can be.
+    before, and pixels that are kept as they are need not be decoded to see that they can be. only_decoded: of such a
+    file metadata may stay where no decoder looks at them, since the caller decodes the picture and keeps nothing else.
 
     Raises:
       UserError: the file is missing, empty, torn, not an image, larger than `MAX_PIXELS` or `MAX_BYTES`, has several
@@ -54,7 +57,10 @@ def read_encoded(path: str | Path, page: int | None = None, verified: bool = Fal
     if path.stat().st_size > MAX_BYTES:
         raise UserError(f"image {path} has {path.stat().st_size} bytes; the limit is {MAX_BYTES}, make it smaller")
     try:
-        return clean(path.read_bytes(), page, verified)
+        data = path.read_bytes()
+        if verified and only_decoded and page is None and is_plain(data):
+            return np.frombuffer(data, np.uint8)
+        return clean(data, page, verified)
     except OSError as error:
         raise UserError(f"image {path} cannot be read: {error.strerror}") from None
     except UserError as error:

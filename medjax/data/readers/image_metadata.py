@@ -12,6 +12,8 @@ JPEG_MAGIC = b"\xff\xd8\xff"
 
 # Chunks that stay, and the most bytes that each may have. Besides the critical ones only numbers of colour and depth.
 _PNG_KEPT = {b"PLTE": 768, b"tRNS": 256, b"gAMA": 4, b"cHRM": 32, b"sRGB": 1, b"sBIT": 4}
+# What changes no pixel and takes a decoder no time.
+_PNG_PLAIN = frozenset({b"IHDR", b"IDAT", b"IEND", b"tEXt", b"tIME", b"pHYs", b"bKGD", *_PNG_KEPT})
 _PNG_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
 _PIECE = 2**20
 _DEFLATE_RATIO = 1040  # no deflate stream grows more than 1032 times (RFC 1951: 258 bytes for 2 bits)
@@ -20,6 +22,7 @@ _DEFLATE_RATIO = 1040  # no deflate stream grows more than 1032 times (RFC 1951:
 _JPEG_KEPT = {*range(0xC0, 0xC8), *range(0xC9, 0xD0), 0xDA, 0xDB, 0xDC, 0xDD}
 _JPEG_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}
 _JPEG_ARITHMETIC = {*range(0xC9, 0xD0)}
+_JPEG_TURNS = (b"Exif\0\0", b"MPF\0")  # EXIF may turn a picture, and with an index of several it is another format
 _BLOCK_PIXELS_A_BYTE = 512  # a Huffman-coded block of 64 pixels has at least one bit
 _NEXT_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 
@@ -37,6 +40,21 @@ def strip(data: bytes, verified: bool = False) -> tuple[bytes, bytes]:
     if data.startswith(PNG_MAGIC):
         return _strip_png(data, verified)
     return _strip_jpeg(data) if data.startswith(JPEG_MAGIC) else (data, b"")
+
+
+def is_plain(data: bytes) -> bool:
+    """Whether a PNG or JPEG file that went through `strip` before decodes upright and to the same pixels as it is."""
+    if data.startswith(JPEG_MAGIC):
+        return not any(mark in data for mark in _JPEG_TURNS)
+    if not data.startswith(PNG_MAGIC):
+        return False
+    at, kind = len(PNG_MAGIC), b""
+    while kind != b"IEND" and at + 8 <= len(data):
+        size, kind = struct.unpack_from(">I4s", data, at)
+        if kind not in _PNG_PLAIN:
+            return False
+        at += 12 + size
+    return kind == b"IEND"
 
 
 def _strip_png(data: bytes, verified: bool) -> tuple[bytes, bytes]:

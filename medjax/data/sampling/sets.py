@@ -10,46 +10,55 @@ import grain
 import numpy as np
 
 from medjax.data import manifest as manifests
+from medjax.data import remote
 from medjax.data import tokenizer as tok
 from medjax.data.items import ChunkFiles
 from medjax.data.manifest import Manifest, Modality, Split
 from medjax.data.options import SetConfig
 from medjax.data.privacy import licence
 from medjax.data.records import sha256
+from medjax.data.source_files import SourceFiles
 from medjax.errors import UserError, check_choice
+from medjax.storage import as_path, is_remote
 
 
 @dataclass(frozen=True)
 class OpenSet:
-    """One data set of a run. name: "" where it is the only one. files: folder of the source's files, if it is
-    index-only.
+    """One data set of a run. name: "" where it is the only one. directory: on this machine; that of a remote one is in
+    the cache. files: of the source, if it is index-only.
     """
 
     name: str
     directory: Path
     manifest: Manifest
     weight: float = 1.0
-    files: Path | None = None
+    files: SourceFiles | None = None
 
     @classmethod
-    def open(cls, name: str, config: SetConfig, verify: bool) -> "OpenSet":
-        """Reads the manifest and checks that the shards are there, with `verify` also what they hold.
+    def open(
+        cls, name: str, config: SetConfig, verify: bool, cache_dir: str = "", check_files: str = "first"
+    ) -> "OpenSet":
+        """Reads the manifest and checks that the shards are there, with `verify` also what they hold. cache_dir,
+        check_files: see `DataConfig`.
 
         Raises:
           UserError: there is no such data set, it is damaged, or it is index-only and its files are nowhere.
         """
         directory = Path(config.dir)
+        if is_remote(config.dir):
+            directory = remote.adopt(config.dir, manifests.FILE, remote.cache_folder(cache_dir))
         manifest = manifests.load(directory)
-        if manifest.index_only and not Path(config.source_dir or "-").is_dir():
+        if manifest.index_only and not as_path(config.source_dir or "-").is_dir():
             raise UserError(
-                f"data set {manifest.name!r} in {directory} is index-only and config.data.source_dir="
+                f"data set {manifest.name!r} in {config.dir} is index-only and config.data.source_dir="
                 f"{config.source_dir!r} is no folder; name the one that its source's files lie in"
             )
         if verify:
             manifests.verify(manifest, directory)
-        return cls(name, directory, manifest, config.weight, Path(config.source_dir) if config.source_dir else None)
+        files = SourceFiles(config.source_dir, check_files) if config.source_dir else None
+        return cls(name, directory, manifest, config.weight, files)
 
-    def source(self, split: str) -> grain.sources.ArrayRecordDataSource:
+    def source(self, split: str) -> "grain.sources.ArrayRecordDataSource | remote.LazyShards":
         """The records of a split, at random access.
 
         Raises:
@@ -57,12 +66,25 @@ class OpenSet:
         """
         check_choice("split", split, self.manifest.splits)
         info = self.manifest.splits[split]
+        if remote.origin(self.directory) is not None:
+            remote.check_room(self.directory, info.files())
+            return remote.LazyShards(self.directory, info.shards)
         source = grain.sources.ArrayRecordDataSource([str(self.directory / s["file"]) for s in info.shards])
         if len(source) != info.examples:
             raise UserError(
                 f"{split} of {self.directory} holds {len(source)} records, its manifest says {info.examples}"
             )
         return source
+
+    def fetch_ahead(self, split: str, records: Iterable[int]) -> None:
+        """Starts to fetch the shards of a remote data set, first those of these records."""
+        source = self.source(split)
+        if isinstance(source, remote.LazyShards):
+            shards = self.manifest.splits[split].shards
+            first = dict.fromkeys(source.shard(r) for r in records)
+            order = [shards[i] for i in dict.fromkeys([*first, *range(len(shards))])]
+            chunks = [s["chunks"] for s in order if s.get("chunks")]
+            remote.fetch_ahead(self.directory, [*order, *chunks])
 
     def chunks(self, split: str) -> ChunkFiles:
         """The voxels of a split's volumes."""
