@@ -19,7 +19,7 @@ from medjax.training.state import StateFactory
 from medjax.training.step import make_train_step
 
 WIDTH, HEADS, ROWS = 32, 4, 4
-SLOW = pytest.mark.slow
+pytestmark = pytest.mark.slow
 OPTIONS = {
     "name": "contrastive",
     "embed_dim": 8,
@@ -62,8 +62,8 @@ def reference():
     "mesh",
     [
         {"tensor": 2, "fsdp": 2, "replica": 2},
-        pytest.param({"tensor": 4, "fsdp": 2}, marks=SLOW),
-        pytest.param({"tensor": 8}, marks=SLOW),
+        {"tensor": 4, "fsdp": 2},
+        {"tensor": 8},
     ],
     ids=str,
 )

@@ -46,6 +46,7 @@ def plan(phantom_dir):
     return make_plan(experiment, describe_data(experiment, Assumed()), topology, mesh)
 
 
+@pytest.mark.slow
 def test_memory_is_what_a_run_allocates(plan, phantom_dir):
     experiment, dataset = _experiment(phantom_dir), Dataset.open(_experiment(phantom_dir).data)
     mesh = make_mesh(experiment.mesh)
@@ -71,6 +72,7 @@ def test_memory_is_what_a_run_allocates(plan, phantom_dir):
     assert sum(plan.parameters.values()) == sum(x.size for x in jax.tree.leaves(state.params))
 
 
+@pytest.mark.slow
 def test_page_and_json_agree(plan):
     text, found = page(plan), plan.as_dict()
     assert found["mesh"] == {"replica": 1, "fsdp": 8, "tensor": 1}
@@ -80,6 +82,7 @@ def test_page_and_json_agree(plan):
     assert len(comparison([plan])[0]) == len(COMPARED)
 
 
+@pytest.mark.slow
 def test_floor_is_the_slowest_of_what_data_sheets_promise(plan):
     elsewhere = replace(plan, topology=Topology.parse("v5e:2x4"))
     floor, chip = elsewhere.floor, elsewhere.topology.chip
@@ -91,6 +94,7 @@ def test_floor_is_the_slowest_of_what_data_sheets_promise(plan):
     assert not twice.fits and "DOES NOT FIT" in page(twice)
 
 
+@pytest.mark.slow
 def test_what_lies_whole_by_accident_stops_a_plan(plan):
     check(plan)
     path, size = "towers/text/words/embedding", plan.parameter_bytes // 10
