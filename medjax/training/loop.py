@@ -4,17 +4,15 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-import jax
-
 from medjax.data import Dataset
 from medjax.methods import make_method
-from medjax.models.partitioning import axis_rules
-from medjax.sharding import ACTIVATION_RULES, is_main, make_mesh
+from medjax.sharding import is_main, make_mesh
 from medjax.training.experiment import Experiment, stages
 from medjax.training.goodput import FILE, Goodput
 from medjax.training.guards import Rollback
 from medjax.training.metrics import start_logging
 from medjax.training.pretrained import settle
+from medjax.training.program import tracing
 from medjax.training.rundir import describe_run
 from medjax.training.starting import specs
 from medjax.training.survival import Survival, surviving
@@ -55,8 +53,7 @@ def train(experiment: Experiment, workdir: Path, survival: Survival, stop_at_ste
         describe_run(experiment, workdir, dataset)
     start_logging(workdir, is_main())
     mesh = make_mesh(experiment.mesh)
-    products = experiment.precision.products()
-    with contextlib.closing(goodput), jax.set_mesh(mesh), axis_rules(ACTIVATION_RULES), products:
+    with contextlib.closing(goodput), tracing(experiment, mesh):
         rollback: Rollback | None = None
         while True:
             try:

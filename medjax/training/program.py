@@ -1,8 +1,9 @@
 """What one stage of a recipe computes on a mesh: the same whether it is trained or only planned."""
 
+import contextlib
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import jax
@@ -12,7 +13,8 @@ from medjax.data.batch import Batch
 from medjax.data.device_augment import augment
 from medjax.errors import UserError
 from medjax.methods import Method
-from medjax.sharding import BATCH_AXES
+from medjax.models.partitioning import axis_rules
+from medjax.sharding import ACTIVATION_RULES, BATCH_AXES
 from medjax.training.accumulate import micro_batches
 from medjax.training.experiment import Experiment
 from medjax.training.optimizer import Optimizer
@@ -21,6 +23,13 @@ from medjax.training.state import StateFactory
 from medjax.training.step import make_train_step
 
 log = logging.getLogger("medjax")
+
+
+@contextlib.contextmanager
+def tracing(experiment: Experiment, mesh: Mesh) -> Iterator[None]:
+    """All that a training is traced under: the mesh, the meaning of names on it, and the precision of products."""
+    with jax.set_mesh(mesh), axis_rules(ACTIVATION_RULES), experiment.precision.products():
+        yield
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,10 @@ from jax.sharding import Mesh
 
 from medjax.data.batch import Batch
 from medjax.methods import Method, make_method
-from medjax.models.partitioning import axis_rules
-from medjax.sharding import ACTIVATION_RULES, batch_sharding
+from medjax.sharding import batch_sharding
 from medjax.training.experiment import Experiment
 from medjax.training.planning.description import Description
-from medjax.training.program import Program, check_batch
+from medjax.training.program import Program, check_batch, tracing
 from medjax.training.state import TrainState
 
 # Machine code that will not run need not be good; layout, memory and collectives are settled before it.
@@ -22,6 +21,7 @@ _FAST = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes
 class Traced:
     """One training step of a recipe on a mesh, before it is compiled. state, batch: shapes, dtypes and shardings."""
 
+    experiment: Experiment
     method: Method
     program: Program
     state: TrainState
@@ -40,13 +40,13 @@ class Traced:
         rows = batch_sharding(mesh)
         batch = description.batch(experiment.data.batch_size).select(method.modalities)
         batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=rows), batch)
-        with jax.set_mesh(mesh), axis_rules(ACTIVATION_RULES):
+        with tracing(experiment, mesh):
             program = Program.create(experiment, method, mesh, batch, experiment.steps(description.examples))
-            return cls(method, program, program.factory.abstract(), batch, mesh)
+            return cls(experiment, method, program, program.factory.abstract(), batch, mesh)
 
     def compile(self) -> jax.stages.Compiled:
         """For the devices of the mesh."""
-        with jax.set_mesh(self.mesh), axis_rules(ACTIVATION_RULES):
+        with tracing(self.experiment, self.mesh):
             lowered = self.program.step.lower(self.state, self.batch)
             return lowered.compile(_FAST if self.mesh.devices.flat[0].platform == "cpu" else None)
 

@@ -12,8 +12,7 @@ import jax
 from jax.sharding import Mesh
 
 from medjax.errors import UserError
-from medjax.models.partitioning import axis_rules
-from medjax.sharding import ACTIVATION_RULES, held
+from medjax.sharding import held
 from medjax.sharding.mesh import AXES, MeshConfig, slice_numbers
 from medjax.sharding.rules import Placement
 from medjax.training.experiment import Experiment
@@ -22,6 +21,7 @@ from medjax.training.planning.compiling import Traced
 from medjax.training.planning.description import Description
 from medjax.training.planning.hlo import Collectives, collectives
 from medjax.training.planning.topology import Topology
+from medjax.training.program import tracing
 
 MAX_ACCIDENTAL = 0.05  # share of the parameter bytes
 
@@ -175,7 +175,7 @@ def make_plan(experiment: Experiment, description: Description, topology: Topolo
     except jax.errors.JaxRuntimeError as error:
         raise _unfit(error, experiment, topology) from None
     slices = slice_numbers(mesh_config(experiment.mesh, topology), mesh)
-    with jax.set_mesh(mesh), axis_rules(ACTIVATION_RULES):
+    with tracing(experiment, mesh):
         step = matmul_flops(traced.program.step, traced.state, traced.batch)
         model = model_flops(traced.method, traced.state.params, traced.state.method, traced.batch)
     notes = list(description.notes)
