@@ -1,8 +1,10 @@
 """Eight virtual CPU devices, strict shapes, and small data sets that several tests share."""
 
+import fcntl
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -33,6 +35,17 @@ flags.FLAGS.mark_as_parsed()
 ROOT = Path(__file__).parent.parent
 
 
+def _once(name: str, make: Callable[[Path], None]) -> Path:
+    """The folder that `make` fills, by the first process of the session that needs it; the others wait."""
+    folder = Path(os.environ["MEDJAX_TEST_CACHE"]) / name
+    with folder.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not folder.with_suffix(".made").exists():
+            make(folder)
+            folder.with_suffix(".made").touch()
+    return folder
+
+
 @pytest.fixture(scope="session")
 def test_data() -> Path:
     """The folder of real medical data; tests that need it skip where there is none."""
@@ -43,27 +56,26 @@ def test_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def phantom_dir(tmp_path_factory) -> Path:
+def phantom_dir() -> Path:
     """A built phantom of 60 patients with pictures of 32 pixels. Read it, never write to it."""
     from medjax.data.building.build import Options, build_dataset
     from medjax.data.sources import Phantom
 
-    directory = tmp_path_factory.mktemp("phantom") / "data"
-    build_dataset(Phantom(patients=60, size=32), directory, Options(), lambda done, total: None)
-    return directory
+    def make(directory: Path) -> None:
+        build_dataset(Phantom(patients=60, size=32), directory, Options(), lambda done, total: None)
+
+    return _once("phantom", make)
 
 
 @pytest.fixture(scope="session")
-def phantom_run(tmp_path_factory, phantom_dir) -> Path:
+def phantom_run(phantom_dir) -> Path:
     """The workdir of four steps of the tiny phantom recipe. Read it, never write to it."""
     from medjax.bin.cli import load_config
     from medjax.training import loop
 
     config = load_config(f"{ROOT / 'configs' / 'phantom.py'}:tiny,steps=4")
     config.data.dir, config.data.modalities.image.size = str(phantom_dir), 32
-    workdir = tmp_path_factory.mktemp("phantom_run") / "run"
-    loop.run(config, workdir)
-    return workdir
+    return _once("phantom_run", lambda workdir: loop.run(config, workdir))
 
 
 @pytest.fixture(scope="module", autouse=True)

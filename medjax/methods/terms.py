@@ -28,7 +28,8 @@ class TermConfig:
     inside a study compares, `{modality: "tokens" or "items"}`: tokens (patches, words), the default, or items (views,
     sentences), which have ids by their content. prototypes: how many learnt vectors an objective gets that wants some.
 
-    Of the objective's options `same_group` is "mask" unless said otherwise.
+    Of the objective's options `same_group` is "mask" unless said otherwise. Shuffled tuples of Symile that happen to be
+    one whole sample are then left out, too; "ignore" has them as negatives, as in the paper.
     """
 
     name: str

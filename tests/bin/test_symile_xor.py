@@ -93,6 +93,7 @@ def run(*arguments, recipe="epochs=1"):
     return subprocess.run([*command, *arguments], capture_output=True, text=True, timeout=600, check=False)
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_binary_prints_the_curve_and_its_last_line_is_json(tmp_path):
     done = run("--json", f"--output={tmp_path / 'plot.png'}")

@@ -59,7 +59,7 @@ def check(actual, expected):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("block", [7, 12])
+@pytest.mark.parametrize("block", [7, pytest.param(12, marks=pytest.mark.slow)])
 def test_blocks_of_any_size_equal_the_dense_loss(rng, name, block):
     z, present, ids = batch(rng)
     objective = losses.get(name, impl="gather", block=block, **options_of(name))
@@ -67,7 +67,7 @@ def test_blocks_of_any_size_equal_the_dense_loss(rng, name, block):
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
-@pytest.mark.parametrize("impl", ["dense", "gather", "ring"])
+@pytest.mark.parametrize("impl", ["dense", pytest.param("gather", marks=pytest.mark.slow), "ring"])
 def test_sharded_arrays_equal_one_device(rng, name, impl):
     z, present, ids = batch(rng)
     expected = dense(name, z, present, ids)

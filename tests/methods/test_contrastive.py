@@ -133,7 +133,8 @@ def test_loss_is_the_weighted_sum_of_its_objectives(batch):
     apart = []
     for i, (name, scale) in enumerate([("info_nce", 1 / 0.07), ("symile", 3.0)]):
         key = jax.random.fold_in(KEY, i)
-        apart.append(losses.get(name)(encoded.pooled, logit_scale=scale, present=encoded.present, key=key).mean())
+        place = {"present": encoded.present, "ids": batch.ids, "key": key}
+        apart.append(losses.get(name, same_group="mask")(encoded.pooled, logit_scale=scale, **place).mean())
     assert isinstance(loss, Loss)
     np.testing.assert_allclose(loss.mean(), 0.5 * apart[0] + 2.0 * apart[1], rtol=FLOAT32)
     np.testing.assert_allclose([loss.metrics()["info_nce"], loss.metrics()["joint"]], apart, rtol=FLOAT32)

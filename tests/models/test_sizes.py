@@ -47,6 +47,7 @@ def test_published_sizes_have_their_number_of_parameters(tower, variant):
     assert abs(millions / PUBLISHED[tower, variant] - 1) < 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("tower", "variant"), [(t, v) for t, sizes in SIZES.items() for v in sizes])
 def test_every_named_size_is_a_model(tower, variant):
     assert parameters(tower, variant) > 10_000

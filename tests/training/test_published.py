@@ -16,7 +16,7 @@ CONFIGS = Path(__file__).parents[2] / "configs"
 SYSTEMS = sorted(p.stem for p in CONFIGS.glob("*.py") if "published_recipe(" in p.read_text())
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", [s if s == "siglip" else pytest.param(s, marks=pytest.mark.slow) for s in SYSTEMS])
 def test_one_batch_gives_every_encoder_a_gradient(system, phantom_dir):
     config = load_config(f"{CONFIGS / system}.py:tiny")
     config.data.dir, config.data.modalities.image.size = str(phantom_dir), 32

@@ -65,7 +65,8 @@ def test_phantom(objective, phantom_dir, tmp_path):
     _check(*_train(f"phantom.py:tiny,objective={objective}", phantom_dir, tmp_path / "run", 32), expected)
 
 
-@pytest.mark.parametrize("modalities", [pytest.param("image+ecg+labs+text", marks=SLOW), "labs+text"])
+@SLOW
+@pytest.mark.parametrize("modalities", ["image+ecg+labs+text", "labs+text"])
 def test_table(modalities, phantom_dir, tmp_path):
     spec = f"table.py:modalities={modalities},width=16,depth=1,batch=16"
     size = 32 if "image" in modalities else None
@@ -83,6 +84,7 @@ def _build(source, directory: Path, **options) -> Path:
     return directory
 
 
+@SLOW
 def test_ptbxl(test_data, tmp_path):
     data = _build(PTBXL(test_data / "ecg_ptbxl100"), tmp_path / "data")
     _check(*_train("ptbxl.py:tiny", data, tmp_path / "run"), {"ecg", "demographics", "text"})

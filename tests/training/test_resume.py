@@ -81,6 +81,7 @@ def test_stopping_and_going_on_changes_no_bit(recipe, uninterrupted, tmp_path, s
     assert _ledger(workdir) == _ledger(uninterrupted) != {}
 
 
+@pytest.mark.slow
 def test_the_same_with_reading_threads_and_without_a_cache(recipe, uninterrupted, tmp_path):
     config = recipe.copy_and_resolve_references()
     config.data.threads = 3
@@ -94,6 +95,7 @@ def test_a_finished_run_is_left_alone(recipe, uninterrupted):
     assert (uninterrupted / "metrics.jsonl").read_text() == before
 
 
+@pytest.mark.slow
 def test_unusable_examples_count_across_restarts_until_they_stop_the_run(recipe, uninterrupted, tmp_path):
     config = recipe.copy_and_resolve_references()
     workdir, total = tmp_path / "run", sum(sum(c.values()) for c in _ledger(uninterrupted).values())
@@ -116,6 +118,7 @@ def test_another_batch_size_goes_on_where_the_examples_stopped(recipe, tmp_path)
     assert store.meta(4)["examples_seen"] == 6 * config.data.batch_size
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_is_passed_over_kept_aside_and_made_good(recipe, uninterrupted, tmp_path):
     workdir = tmp_path / "run"
     loop.run(recipe, workdir, stop_at_step=4)

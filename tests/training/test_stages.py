@@ -19,6 +19,7 @@ def recipe(phantom_dir, pytestconfig):
     return config
 
 
+@pytest.mark.slow
 def test_the_second_stage_starts_from_the_towers_of_the_first(recipe, tmp_path):
     # With a learning rate of zero the second stage ends as it began.
     recipe.stage.contrastive.optimizer = dict(lr=0.0)
