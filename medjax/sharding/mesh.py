@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from medjax.errors import UserError
@@ -82,7 +83,11 @@ def slice_numbers(config: MeshConfig, mesh: Mesh) -> np.ndarray:
 
 
 def _mesh(shape: tuple[int, ...], devices: list[jax.Device]) -> Mesh:
-    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    try:
+        placed = mesh_utils.create_device_mesh(shape, devices)
+    except NotImplementedError:  # no axis of a TPU's torus has this length: an axis of the mesh takes a part of one
+        placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return Mesh(placed, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def _slices(devices: list[jax.Device], count: int) -> list[list[jax.Device]]:

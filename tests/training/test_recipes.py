@@ -172,7 +172,7 @@ def test_full_size_has_shapes_and_tiny_size_takes_two_steps(name):
     batch = jax.tree.map(partial(_values, rng=np.random.default_rng(0)), tiny.batch)
     batch = replace(batch, row=np.arange(batch.size, dtype=np.int32))
     with jax.set_mesh(mesh), axis_rules(ACTIVATION_RULES):
-        state = tiny.program.factory.fresh(0)
+        state = replace(tiny.program.factory, batch=batch).fresh(0)  # some centre their heads on it
         start = jax.tree.map(np.asarray, state.params["towers"])
         for _ in range(2):
             state, metrics = tiny.program.step(state, batch)
