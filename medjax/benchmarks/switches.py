@@ -2,9 +2,10 @@
 
 import logging
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -51,7 +52,20 @@ class Switch:
 
 _BAGS = {"parts": {"ecg": "items", "text": "items"}}
 _SENTENCES = {"parts": {"text": "items"}, "similarity": "pooled"}
-_PATCHES = {"parts": {"text": "items"}}
+
+
+def _patches(
+    objective: str, name: str, change: dict[str, Any], both: Mapping[str, Any] = MappingProxyType({})
+) -> Switch:
+    """Of an objective between patches and the sentences of a report, beside the one that trains pooled embeddings.
+
+    both: options of either side.
+    """
+    ours = {"parts": {"text": "items"}, **both}
+    beside = "info_nce" if objective == "mp_nce" else "sigmoid"
+    return Switch(objective, name, _PAIR, ours, {**ours, **change}, beside, sentences=8)
+
+
 _CLAMPED, _CLASSES, _LEARNT = {"scale": 100.0}, {"prototypes": 10}, {"prototypes": 32}
 
 SWITCHES = (
@@ -82,54 +96,12 @@ SWITCHES = (
         {**_SENTENCES, "row_sum": True, "col_sum": True},
         sentences=8,
     ),
-    Switch(
-        "mp_nce",
-        "attention at the logit scale | at 1",
-        _PAIR,
-        _PATCHES,
-        {**_PATCHES, "attention_scale": 1.0},
-        beside="info_nce",
-        sentences=8,
-    ),
-    Switch(
-        "mp_nce",
-        "equal sentences are negatives | left out",
-        _PAIR,
-        _PATCHES,
-        {**_PATCHES, "same_sentence": "mask"},
-        beside="info_nce",
-        sentences=8,
-    ),
-    Switch(
-        "mp_nce",
-        "equal sentences are negatives | answers",
-        _PAIR,
-        _PATCHES,
-        {**_PATCHES, "same_sentence": "positive"},
-        beside="info_nce",
-        sentences=8,
-    ),
-    Switch(
-        "pc_align",
-        "shared concepts are answers | negatives",
-        _PAIR,
-        _PATCHES,
-        {**_PATCHES, "same_concept": "ignore"},
-        beside="sigmoid",
-        sentences=8,
-    ),
-    Switch(
-        "pc_align",
-        "each concept asked | whole texts",
-        _PAIR,
-        {**_PATCHES, "same_concept": "ignore"},
-        {**_PATCHES, "same_concept": "ignore", "asked": "text"},
-        beside="sigmoid",
-        sentences=8,
-    ),
-    Switch(
-        "pc_align", "best patch | log-sum-exp", _PAIR, _PATCHES, {**_PATCHES, "pooling": "lse"}, "sigmoid", sentences=8
-    ),
+    _patches("mp_nce", "attention at the logit scale | at 1", {"attention_scale": 1.0}),
+    _patches("mp_nce", "equal sentences are negatives | left out", {"same_sentence": "mask"}),
+    _patches("mp_nce", "equal sentences are negatives | answers", {"same_sentence": "positive"}),
+    _patches("pc_align", "shared concepts are answers | negatives", {"same_concept": "ignore"}),
+    _patches("pc_align", "each concept asked | whole texts", {"asked": "text"}, {"same_concept": "ignore"}),
+    _patches("pc_align", "best patch | log-sum-exp", {"pooling": "lse"}),
     Switch("multi_positive", "mean of logarithms | logarithm of mean", _PAIR, {}, {"form": "in"}),
     Switch("gloria_local", "released: sum over words | mean", _PAIR, {}, {"aggregate": "mean"}, "info_nce"),
     Switch(

@@ -1,6 +1,7 @@
 """One update, and one evaluation of the loss, as jitted functions of state and global batch."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -72,18 +73,7 @@ def make_train_step(
             "update_norm": optax.global_norm(updates),
         }
         finite = _all_finite((loss, norms["gradient_norm"], norms["update_norm"], method_state))
-        new = (params, method_state, optimizer, average)
-        old = (state.params, state.method, state.optimizer, state.ema)
-        params, method_state, optimizer, average = jax.tree.map(lambda n, o: jnp.where(finite, n, o), new, old)
-        new = TrainState(
-            step=state.step + 1,
-            params=params,
-            method=method_state,
-            optimizer=optimizer,
-            bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
-            skipped=state.skipped + (1 - finite.astype(jnp.int32)),
-            ema=average,
-        )
+        new = _next(state, finite, params=params, method=method_state, optimizer=optimizer, ema=average)
         rates = {f"learning_rate/{pattern}": own(applied) for pattern, own in schedules.items()}
         metrics = {f"train/{k}": v for k, v in (metrics | norms | rates).items()} | {
             "train/loss": loss,
@@ -95,6 +85,18 @@ def make_train_step(
         return new, metrics
 
     return jax.jit(train_step, donate_argnums=0)
+
+
+def _next(state: TrainState, finite: jax.Array, **updated: Any) -> TrainState:
+    """The state of the next step: fields in `updated` where all is finite, as they were where it is not."""
+    kept = {name: getattr(state, name) for name in updated}
+    return replace(
+        state,
+        step=state.step + 1,
+        bad_steps=jnp.where(finite, 0, state.bad_steps + 1),
+        skipped=state.skipped + (1 - finite.astype(jnp.int32)),
+        **jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, kept),
+    )
 
 
 def _norms(gradient: Mapping[str, Any]) -> dict[str, jax.Array]:

@@ -87,8 +87,8 @@ def test_whole_model_on_a_whole_pod():
     memory, total = found["bytes_per_device"], sum(found["parameters"].values())
     assert 190e6 < total < 210e6
     # A sixty-fourth of the weights and of two moments, but for what is small.
-    assert memory["parameters"] <= 1.05 * 4 * total / 64
-    assert memory["optimizer"] <= 1.05 * 8 * total / 64
+    assert memory["parameters"] <= 1.1 * 4 * total / 64
+    assert memory["optimizer"] <= 1.1 * 8 * total / 64
     rows = {(row["kind"], tuple(row["axes"])): row for row in found["collectives"]}
     # Weights are gathered along fsdp, forward and backward; their gradients are summed over both axes.
     gathered = sum(row["sent"] for (kind, axes), row in rows.items() if kind == "all-gather" and axes == ("fsdp",))
