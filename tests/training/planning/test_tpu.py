@@ -81,7 +81,7 @@ def test_recipe_compiles_for_eight_chips(name):
 
 def test_whole_model_on_a_whole_pod():
     """ViT-B/16 and BERT-base on 256 chips of v5e."""
-    found = plan("configs/siglip.py", "v5e:16x16", "--batch_size=4096")
+    found = plan("configs/siglip.py", "v5e:16x16", "--batch_size=4096", "--config.blocks.scan=True")
     assert found["mesh"] == {"replica": 4, "fsdp": 64, "tensor": 1}
     assert found["fits"]
     memory, total = found["bytes_per_device"], sum(found["parameters"].values())
@@ -90,10 +90,11 @@ def test_whole_model_on_a_whole_pod():
     assert memory["parameters"] <= 1.1 * 4 * total / 64
     assert memory["optimizer"] <= 1.1 * 8 * total / 64
     rows = {(row["kind"], tuple(row["axes"])): row for row in found["collectives"]}
-    # Weights are gathered along fsdp, forward and backward; their gradients are summed over both axes.
+    # The matrices of blocks are gathered along fsdp in bfloat16, once or in either pass; gradients are summed over both.
     gathered = sum(row["sent"] for (kind, axes), row in rows.items() if kind == "all-gather" and axes == ("fsdp",))
-    assert 0.9 * 4 * total * 63 / 64 < gathered < 3 * 4 * total
-    assert found["collective_bytes_per_device"] < 8 * 4 * total
+    assert 0.6 * 2 * total < gathered < 2.2 * 2 * total
+    assert ("all-reduce", ("replica", "fsdp")) in rows
+    assert found["collective_bytes_per_device"] < 3 * 4 * total
 
 
 def test_memory_and_communication_of_a_device_do_not_grow_with_their_number():
