@@ -1,5 +1,6 @@
 """What every binary shares: bad input ends in one line on stderr and exit status 2, not in a stack trace."""
 
+import contextlib
 import importlib.util
 import os
 import sys
@@ -93,13 +94,20 @@ def print_table(header: Iterable[str], rows: Iterable[Iterable[object]]) -> None
 
 
 def _fail(error: object) -> None:
-    sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+    say(f"error: {' '.join(str(error).split())}")
     # A process that raised would wait for the others, and they for it: leave at once.
     end(EXIT_STORAGE if isinstance(error, StorageError) else EXIT_BAD_INPUT)
 
 
+def say(text: str) -> None:
+    """Writes to stderr; where that cannot be written, as on the disk that is full, the exit status has to do."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
 def end(status: int) -> None:
     """Ends the process here and now, with all that was printed."""
-    sys.stdout.flush()  # os._exit does not
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):  # os._exit does not
+        with contextlib.suppress(OSError):
+            stream.flush()
     os._exit(status)

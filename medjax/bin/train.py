@@ -1,6 +1,5 @@
 """Trains a recipe: python -m medjax.bin.train --config=configs/phantom.py --config.data.dir=DATA --workdir=RUN."""
 
-import sys
 import traceback
 
 import jax
@@ -49,12 +48,12 @@ def main() -> None:
         if code == 1 and not several:
             raise
         # The others wait in a collective, and a process that raised for them: each ends at once, with its message.
-        traceback.print_exc()
+        cli.say(traceback.format_exc())
         cli.end(code)
 
 
 def _leave(left: Preempted) -> None:
-    print(left, file=sys.stderr)
+    cli.say(str(left))
     if jax.distributed.is_initialized():
         jax.distributed.shutdown()  # together, since the end of the first process is an error to the others
     cli.end(EXIT_INTERRUPTED if left.interrupted else EXIT_PREEMPTED)

@@ -68,8 +68,8 @@ def _from_folder(tower: dict[str, Any], folder: str) -> dict[str, Any]:
 
 
 def _smaller(tower: dict[str, Any]) -> dict[str, Any]:
-    patch = {"patch": 16} if tower["name"] == "vit" else {}
-    return tower | {k: v for k, v in _TINY.items() if k in tower} | patch
+    more = {"patch": 16} if tower["name"] == "vit" else {"depths": (1, 1)} if "variant" in tower else {}
+    return tower | {k: v for k, v in _TINY.items() if k in tower} | more
 
 
 def _shrunk(data: dict[str, Any]) -> dict[str, Any]:

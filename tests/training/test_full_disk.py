@@ -58,10 +58,12 @@ def test_a_disk_that_fills_up_costs_no_checkpoint(server, whole_run, small_disk,
 @pytest.mark.slow
 @pytest.mark.end_to_end
 def test_a_save_that_cannot_be_written_ends_the_run_with_the_last_one_whole(server, whole_run, tmp_path):
-    """No file may grow beyond 40 KiB any more: what a quota or a broken disk does, allowed to any user."""
+    """No file may grow beyond 40 KiB, its log neither: what a quota or a broken disk does, allowed to any user."""
     workdir = tmp_path / "run"
     numbers = server.start(workdir)
     until(lambda: last_logged(workdir) >= 4, *numbers)
+    with workdir.with_name("run-0.out").open("ab") as log:
+        log.write(bytes(40 * 2**10))
     resource.prlimit(numbers[0], resource.RLIMIT_FSIZE, (40 * 2**10, 40 * 2**10))
     assert server.wait(*numbers) == [EXIT_STORAGE], output(workdir)
     server.train(workdir)

@@ -97,7 +97,7 @@ def test_products_of_towers_are_bfloat16_and_all_that_sums_is_float32():
     assert len(towers) > 40 and all(in_half(e) for e in towers)
     heads = [e for e in products if e not in towers]
     assert heads and not any(in_half(e) for e in heads)
-    # The derivative of an activation function has an exponential of its own, which sums nothing; some JAX do not name it.
+    # The derivative of an activation function has an exponential of its own, which sums nothing; newer JAX has no name.
     summing = [e for e in step if (name := str(e.source_info.name_stack)) and "mlp" not in name]
     exact = [e for e in summing if e.primitive.name in ("exp", "log", "rsqrt", "sqrt", "reduce_max", "cumsum")]
     assert len(exact) > 10 and not any(in_half(e) for e in exact)
