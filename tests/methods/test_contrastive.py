@@ -43,7 +43,7 @@ def default_method():
 def compiled():
     """(parameters, encode(params, batch, key, train), value and gradient of a whole step), compiled once."""
     method = default_method()
-    params, state = method.init(jax.random.key(0), make_batch(np.random.default_rng(1)))
+    params, state = jax.jit(method.init)(jax.random.key(0), make_batch(np.random.default_rng(1)))
     encode = jax.jit(lambda p, b, key, train: method.encode(p, state, b, key, train), static_argnums=3)
 
     def loss(p, b):
@@ -192,7 +192,7 @@ def test_centred_heads_start_with_a_mean_of_zero(batch):
         "head": {"centre": True, "normalise": False},
     }
     method = make_method(options, SPECS)
-    params, _ = method.init(jax.random.key(0), batch)
+    params, _ = jax.jit(method.init)(jax.random.key(0), batch)
     encoded = method.encode(params, {}, batch, None, False)
     for m in towers:
         mask = batch.items[m].mask

@@ -37,7 +37,7 @@ def batch(rng):
 
 def test_bias_starts_where_it_is_told_and_reaches_the_loss(batch):
     method = method_of(sigmoid={"bias": -2.0})
-    params, _ = method.init(KEY, batch)
+    params, _ = jax.jit(method.init)(KEY, batch)
     assert params["objectives"]["sigmoid"]["bias"] == -2.0
     encoded = method.encode(params, {}, batch, None, False)
     loss = method.objective(encoded, params, {}, batch, KEY)[0].mean()
@@ -47,7 +47,7 @@ def test_bias_starts_where_it_is_told_and_reaches_the_loss(batch):
 
 def test_bias_and_scale_travel_with_an_export(batch):
     method = method_of(sigmoid={}, info_nce={})
-    params, _ = method.init(KEY, batch)
+    params, _ = jax.jit(method.init)(KEY, batch)
     configs = {m: module.config for m, module in method.towers.modules.items()}
     config = architecture(configs, {}, {}, exported_tree(params, {}), SPECS)
     assert config["biases"] == ["sigmoid"] and config["log_scales"] == ["info_nce", "sigmoid"]
@@ -60,7 +60,7 @@ def test_bias_and_scale_travel_with_an_export(batch):
 def test_published_temperatures_stay_fixed_unless_told_otherwise(batch):
     def gradient(**options):
         method = method_of(convirt=options)
-        params, _ = method.init(KEY, batch)
+        params, _ = jax.jit(method.init)(KEY, batch)
         encoded = method.encode(params, {}, batch, None, False)
 
         def value(learnt):
@@ -74,7 +74,7 @@ def test_published_temperatures_stay_fixed_unless_told_otherwise(batch):
 def test_tokens_are_projected_for_the_objectives_that_compare_them(batch):
     batch = complete(batch)
     method = method_of(gloria_local={}, info_nce={})
-    params, _ = method.init(KEY, batch)
+    params, _ = jax.jit(method.init)(KEY, batch)
     assert set(params["token_heads"]) == {"image", "text"}
     encoded = method.encode(params, {}, batch, None, False)
     assert encoded.tokens["text"].shape == (6, 2, 5, 6)
@@ -93,7 +93,7 @@ def test_tokens_are_projected_for_the_objectives_that_compare_them(batch):
 
 def test_an_encoder_without_token_heads_still_embeds(batch):
     method = method_of(gloria_local={}, info_nce={})
-    params, _ = method.init(KEY, batch)
+    params, _ = jax.jit(method.init)(KEY, batch)
     whole = method.encode(params, {}, batch, None, False)
     exported = method.encode({k: v for k, v in params.items() if k != "token_heads"}, {}, batch, None, False)
     np.testing.assert_array_equal(exported.pooled["image"], whole.pooled["image"])
@@ -102,7 +102,7 @@ def test_an_encoder_without_token_heads_still_embeds(batch):
 
 def test_items_are_the_parts_where_that_is_asked_for(batch):
     method = method_of(mil_nce={"parts": {"image": "items", "text": "items"}}, info_nce={})
-    params, _ = method.init(KEY, batch)
+    params, _ = jax.jit(method.init)(KEY, batch)
     assert "token_heads" not in params
     encoded = method.encode(params, {}, batch, None, False)
     loss, _ = method.objective(encoded, params, {}, batch, KEY)
@@ -129,7 +129,7 @@ def test_equal_items_have_equal_ids_and_no_others(batch):
 def test_patches_meet_sentences_which_are_known_by_their_content(batch):
     batch = complete(batch)
     method = method_of(mp_nce={"parts": {"text": "items"}, "same_sentence": "mask"}, info_nce={})
-    params, _ = method.init(KEY, batch)
+    params, _ = jax.jit(method.init)(KEY, batch)
     assert set(params["token_heads"]) == {"image"}
     text = batch.items["text"]
     twice = jax.tree.map(lambda x: x.at[3, 1].set(x[1, 0]), jax.tree.map(jnp.asarray, text.value))
@@ -155,7 +155,7 @@ def test_examples_of_one_scan_are_no_negatives_unless_asked_for(batch):
     batch.ids["group"][3] = batch.ids["group"][1]
     terms = {"info_nce": {}, "plain": {"name": "info_nce", "same_group": "ignore"}}
     method = method_of(**terms, mgca_prototype={"prototypes": 3})
-    params, _ = method.init(KEY, batch)
+    params, _ = jax.jit(method.init)(KEY, batch)
     encoded = method.encode(params, {}, batch, None, False)
     found = method.objective(encoded, params, {}, batch, KEY)[0].metrics()
     for name, policy in (("info_nce", "mask"), ("plain", "ignore")):
@@ -167,7 +167,7 @@ def test_examples_of_one_scan_are_no_negatives_unless_asked_for(batch):
 
 def test_prototypes_are_unit_vectors_with_a_gradient(batch):
     method = method_of(mgca_prototype={"prototypes": 5})
-    params, _ = method.init(KEY, batch)
+    params, _ = jax.jit(method.init)(KEY, batch)
     assert params["prototypes"]["mgca_prototype"].shape == (5, 6)
     encoded = method.encode(params, {}, batch, None, False)
 

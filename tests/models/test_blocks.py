@@ -18,7 +18,8 @@ CHANCE = dict(dropout=0.1, drop_path=0.3, drop_key=0.3, drop_key_schedule="linea
 
 def make(rng, rows=6, **options):
     x = rng.normal(size=(rows, 5, 8)).astype(np.float32)
-    params = unbox(Blocks(BlocksConfig(**SMALL, **options)).init(jax.random.key(0), x, jnp.arange(rows), False))
+    init = jax.jit(Blocks(BlocksConfig(**SMALL, **options)).init, static_argnums=3)
+    params = unbox(init(jax.random.key(0), x, jnp.arange(rows), False))
     # Scales of residuals start at a constant; others tell the blocks apart.
     return jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params), x
 
@@ -26,7 +27,8 @@ def make(rng, rows=6, **options):
 def run(params, x, rows=None, train=True, lengths=None, keep=None, **options):
     rows = jnp.arange(len(x)) if rows is None else rows
     module = Blocks(BlocksConfig(**SMALL, **options))
-    return module.apply(params, x, rows, train, lengths=lengths, keep=keep, rngs={"dropout": KEY})
+    apply = jax.jit(lambda p, x: module.apply(p, x, rows, train, lengths=lengths, keep=keep, rngs={"dropout": KEY}))
+    return apply(params, x)
 
 
 def test_scan_and_remat_compute_what_the_plain_stack_does(rng):

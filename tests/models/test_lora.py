@@ -29,7 +29,7 @@ def batch():
 
 
 def boxed_params(towers: Towers):
-    base, _ = towers.init(KEY, batch())
+    base, _ = jax.jit(towers.init)(KEY, batch())
     return {"towers": base, **towers.init_lora(KEY, batch(), base)}
 
 

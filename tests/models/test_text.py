@@ -28,7 +28,7 @@ def texts(rng, length=10, total=12):
 
 
 def parameters(module, value):
-    return unbox(module.init(jax.random.key(0), **value))
+    return unbox(jax.jit(module.init)(jax.random.key(0), **value))
 
 
 @pytest.mark.parametrize(

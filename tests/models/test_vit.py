@@ -1,5 +1,7 @@
 """Vision transformers of pictures, volumes and ECGs: patches, extra tokens, other grids, visible subsets, precision."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +27,7 @@ def value_of(rng, kind):
 
 
 def parameters(module, value):
-    return unbox(module.init(jax.random.key(0), value, ROWS[: len(value)], False))
+    return unbox(jax.jit(module.init, static_argnums=3)(jax.random.key(0), value, ROWS[: len(value)], False))
 
 
 def image_patches(x, patch=4, **options):
@@ -182,6 +184,7 @@ def test_patch_dropout_leaves_out_whole_patches_in_training_only(rng):
     module, value = make("image", patch_dropout=0.5, pool="mean"), value_of(rng, "image")
     params = parameters(module, value)
 
+    @functools.partial(jax.jit, static_argnums=1)
     def apply(value, train):
         return module.apply(params, value, ROWS, train, rngs={"dropout": jax.random.key(1)})
 
@@ -198,7 +201,7 @@ def test_missing_leads_have_no_influence(rng):
     for tokens in ("time", "lead_time", "conv"):
         module = make("ecg", tokens=tokens, pool="mean")
         params = parameters(module, value)
-        a, b = (module.apply(params, v, leads=leads) for v in (value, other))
+        a, b = (jax.jit(module.apply)(params, v, leads=leads) for v in (value, other))
         np.testing.assert_array_equal(a.pooled, b.pooled)
 
 

@@ -188,7 +188,7 @@ def every_objective():
     """(names, `{micro: (gradients [n, ...], losses [n])}`) of one batch in micro-batches of 0 (all), 1 and 4 rows."""
     names, batch = sorted(losses.OBJECTIVES), table_batch(np.random.default_rng(1), MODALITIES, 8)
     method, sizes = table_method(MODALITIES), (0, 1, 4)
-    params, state = method.init(KEY, batch)
+    params, state = jax.jit(method.init)(KEY, batch)
     own = {"scale": jnp.full(len(names), 5.0), "bias": jnp.full(len(names), -2.0), "prototypes": jnp.eye(3, 6) + 0.1}
 
     def measure(learnt, which):
