@@ -1,5 +1,6 @@
 """Misspelt recipes, keys and flags end in one line that names the nearest, with exit status 2."""
 
+import json
 import os
 import subprocess
 import sys
@@ -49,7 +50,10 @@ def test_an_unknown_argument_of_a_recipe_is_answered_with_the_nearest():
         cli.load_config(f"{PHANTOM}:objectiv=sum")
 
 
+# A program, forked from one process that has imported all of it: flags on a line in, what became of them on a line out.
 SCRIPT = """
+import json, os, sys, tempfile
+import medjax.training.experiment, medjax.training.published  # as recipes do
 from absl import flags
 from ml_collections import config_flags
 from medjax.bin import cli
@@ -59,12 +63,31 @@ flags.DEFINE_string("workdir", None, "")
 def main():
     print("steps", config.value.train.total_steps if config.value else None)
     raise UserError("the end")
-cli.run(main)
+for line in sys.stdin:
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        number = os.fork()
+        if number == 0:
+            os.dup2(out.fileno(), 1), os.dup2(err.fileno(), 2)
+            sys.argv = ["program", *json.loads(line)]
+            cli.run(main)
+        status = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
+        print(json.dumps([status, *(os.pread(f.fileno(), 1 << 20, 0).decode() for f in (out, err))]), flush=True)
 """
 
 
-def run(*flags) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", SCRIPT, *flags], capture_output=True, text=True, timeout=120, cwd=ROOT)
+@pytest.fixture(scope="module")
+def run():
+    """`run(*flags)` gives (status, stdout, stderr) of the program."""
+    command, pipe = [sys.executable, "-c", SCRIPT], subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, cwd=ROOT) as program:
+
+        def ended(*flags):
+            program.stdin.write(json.dumps(flags) + "\n")
+            program.stdin.flush()
+            return tuple(json.loads(program.stdout.readline()))
+
+        yield ended
+        program.stdin.close()
 
 
 @pytest.mark.parametrize(
@@ -85,10 +108,10 @@ def run(*flags) -> subprocess.CompletedProcess:
         ([f"--config={PHANTOM}", "stray"], "unexpected argument 'stray'"),
     ],
 )
-def test_misspelt_flags_end_the_process_with_the_nearest(flags, message):
-    ended = run(*flags)
-    assert ended.returncode == 2 and not ended.stdout
-    (line,) = ended.stderr.strip().splitlines()
+def test_misspelt_flags_end_the_process_with_the_nearest(run, flags, message):
+    status, printed, errors = run(*flags)
+    assert status == 2 and not printed
+    (line,) = errors.strip().splitlines()
     assert line.startswith("error: ") and message in line
 
 
@@ -101,9 +124,8 @@ def test_misspelt_flags_end_the_process_with_the_nearest(flags, message):
         ([f"--config={PHANTOM}:steps=5", "--workdir=x"], "5"),
     ],
 )
-def test_valid_flags_pass_and_what_was_printed_before_an_error_is_not_lost(flags, steps):
-    ended = run(*flags)
-    assert (ended.stdout, ended.stderr, ended.returncode) == (f"steps {steps}\n", "error: the end\n", 2)
+def test_valid_flags_pass_and_what_was_printed_before_an_error_is_not_lost(run, flags, steps):
+    assert run(*flags) == (2, f"steps {steps}\n", "error: the end\n")
 
 
 def test_bad_input_is_one_line_even_if_the_message_has_several(leave, capsys):

@@ -31,7 +31,8 @@ def batch(rng):
 def compiled():
     """(method, parameters, encode(params, batch, key), value and gradient of a step by parameters and batch)."""
     method = make_method(OPTIONS, SPECS)
-    params, state = jax.jit(method.init)(jax.random.key(0), make_batch(np.random.default_rng(1), modalities=("image", "ecg")))
+    first = make_batch(np.random.default_rng(1), modalities=("image", "ecg"))
+    params, state = jax.jit(method.init)(jax.random.key(0), first)
     encode = jax.jit(lambda p, b, key: method.encode(p, state, b, key, True))
 
     def loss(p, image, b):
