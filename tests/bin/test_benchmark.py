@@ -83,6 +83,7 @@ ENCODERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ENCODERS)
 def test_encoders_compute_the_same_before_and_after_a_step(model, tmp_path):
     pytest.importorskip("torch")
@@ -125,6 +126,7 @@ def test_a_switch_is_measured_both_ways_on_the_same_patients(tmp_path):
 PAIR = step.Pair("tiny", (16, 1, 2), (16, 1, 2), 8, size=32, patch=16, tokens=8, vocabulary=50, embed_dim=8)
 
 
+@pytest.mark.slow
 def test_steps_of_the_pair_are_those_of_open_clip(tmp_path):
     pytest.importorskip("torch")
     step_contestants.write_weights(PAIR, tmp_path)

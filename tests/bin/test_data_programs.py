@@ -59,6 +59,7 @@ def test_a_patient_is_found_in_checkpoints_and_forgotten(phantom_run, phantom_di
     assert "none of these" in _run("forget", f"--data={directory}", f"--patient={patient}", status=2)
 
 
+@pytest.mark.slow
 def test_volumes_are_thinned_to_a_list_that_is_always_the_same(tmp_path):
     nibabel = pytest.importorskip("nibabel")
     values = np.repeat(np.random.default_rng(0).integers(0, 999, (5, 20, 20)), 3, axis=0).astype(np.int16)

@@ -107,6 +107,7 @@ def test_binary_prints_the_curve_and_its_last_line_is_json(tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 @pytest.mark.end_to_end
 def test_binary_runs_one_point(tmp_path):
     done = run("--json", "--p=0.5", f"--output={tmp_path / 'plot.png'}")

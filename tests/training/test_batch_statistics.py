@@ -39,6 +39,7 @@ def assert_same(a, b):
     jax.tree.map(np.testing.assert_array_equal, a, b)
 
 
+@pytest.mark.slow
 def test_a_stop_changes_no_bit_of_parameters_and_statistics(recipe, uninterrupted, tmp_path):
     loop.run(recipe, tmp_path / "run", stop_at_step=1)
     loop.run(recipe, tmp_path / "run")

@@ -56,9 +56,8 @@ def _check(losses: list[float], moved: list[str], modalities: set[str]) -> None:
     assert set(moved) == modalities  # every encoder that the objective uses gets a gradient, and no other
 
 
-@pytest.mark.parametrize(
-    "objective", ["info_nce", pytest.param("symile", marks=SLOW), pytest.param("gram", marks=SLOW)]
-)
+@SLOW
+@pytest.mark.parametrize("objective", ["info_nce", "symile", "gram"])
 def test_phantom(objective, phantom_dir, tmp_path):
     # Symile's three modalities leave the lab values without a loss.
     expected = {"image", "ecg", "text"} | (set() if objective == "symile" else {"labs"})
