@@ -7,7 +7,7 @@
 # Tests on real data need MEDJAX_TEST_DATA, the folder that holds it, and skip without.
 set -euo pipefail
 # One process a core, but few: each has eight virtual devices. The tests of a file share what they compile.
-workers=(-n auto --maxprocesses 4 --dist loadfile)
+workers=(-n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder)
 # shellcheck source-path=SCRIPTDIR
 source "$(dirname "$0")/environment.sh"
 cd "$root"

@@ -4,6 +4,7 @@ import fcntl
 import os
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -44,6 +45,13 @@ def _once(name: str, make: Callable[[Path], None]) -> Path:
             make(folder)
             folder.with_suffix(".made").touch()
     return folder
+
+
+@pytest.hookimpl(trylast=True)  # once those that are not asked for are gone
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files of few tests first: the long ones are among them, and should not run alone at the end."""
+    tests = Counter(item.path for item in items)
+    items.sort(key=lambda item: tests[item.path])
 
 
 @pytest.fixture(scope="session")
