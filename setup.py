@@ -103,6 +103,7 @@ setup(
                 "checkpoints",
                 "dedup",
                 "doctor",
+                "embed",
                 "evaluate_probe",
                 "evaluate_retrieval",
                 "evaluate_zero_shot",

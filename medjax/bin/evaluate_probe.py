@@ -15,7 +15,6 @@ from medjax.evaluation import plots
 from medjax.evaluation.bootstrap import Interval, summarise, verdict
 from medjax.evaluation.page import Page
 from medjax.evaluation.probe import Features, ProbeResult, joined_features, linear_probe, raw_features
-from medjax.methods.encoder import Encoder
 
 _RAW = flags.DEFINE_bool("raw", True, "Also probe the preprocessed input itself, reduced to its principal components.")
 _SPLITS = ("train", "validation", "test")
@@ -25,19 +24,19 @@ Probes = dict[str, dict[str, ProbeResult]]  # {what is probed: {features: result
 def main() -> None:
     """Evaluates, prints a table, writes results.json and report.html."""
     subject = load_subject("probe")
-    labels = subject.dataset.manifest.labels
+    labels = subject.labels
     if not labels:
-        raise UserError(f"data set {subject.dataset.manifest.name!r} has no labels to probe for")
+        raise UserError(f"data set {subject.data['name']!r} has no labels to probe for")
     if subject.split != "test":
         raise UserError("a probe is fitted on train, chosen on validation and scored on test; leave --split out")
-    modalities = [m for m in subject.encoder.modalities if m != "text"]
+    modalities = [m for m in subject.modalities if m != "text"]
     if not modalities:
         raise UserError("this encoder reads text alone, and a probe on reports would read the answer")
     probes: Probes = {m: {} for m in (*modalities, *(["all together"] if len(modalities) > 1 else []))}
-    for name, encoder in (("trained", subject.encoder), ("untrained", subject.untrained())):
-        for what, features in _embedded(subject, encoder, modalities).items():
+    for name, of in (("trained", subject), ("untrained", subject.untrained())):
+        for what, features in _embedded(of, modalities).items() if of else ():
             probes[what][name] = linear_probe(features, labels)
-    if _RAW.value:
+    if _RAW.value and subject.dataset:
         for what, features in _raw(subject, modalities).items():
             probes[what]["raw input"] = linear_probe(features, labels)
     if all(p.macro is None for of in probes.values() for p in of.values()):
@@ -45,8 +44,8 @@ def main() -> None:
     _publish(subject, probes)
 
 
-def _embedded(subject: Subject, encoder: Encoder, modalities: Sequence[str]) -> dict[str, dict[str, Features]]:
-    tables = {split: subject.table(split, encoder) for split in _SPLITS}
+def _embedded(subject: Subject, modalities: Sequence[str]) -> dict[str, dict[str, Features]]:
+    tables = {split: subject.table(split) for split in _SPLITS}
     sets = {m: [m] for m in modalities} | ({"all together": modalities} if len(modalities) > 1 else {})
     return {k: {s: joined_features(t, used) for s, t in tables.items()} for k, used in sets.items()}
 

@@ -13,7 +13,6 @@ from absl import flags
 
 from medjax.bin import cli
 from medjax.bin.evaluation import Subject, load_subject
-from medjax.data.manifest import Finding
 from medjax.errors import UserError
 from medjax.evaluation import plots
 from medjax.evaluation.bootstrap import Interval, summarise, verdict
@@ -29,7 +28,6 @@ from medjax.evaluation.retrieval import (
 )
 from medjax.evaluation.thumbnails import thumbnail
 from medjax.methods.base import Scorer
-from medjax.methods.encoder import Encoder
 
 _EXAMPLES = flags.DEFINE_integer("examples", 3, "Queries whose nearest neighbours are shown in the report; 0 for none.")
 _NEIGHBOURS = 3
@@ -56,48 +54,45 @@ class Retrieved:
 def main() -> None:
     """Evaluates, prints a table, writes results.json and report.html."""
     subject = load_subject("retrieval")
-    if len(subject.encoder.modalities) < 2 or subject.encoder.scorer() is None:
+    if len(subject.modalities) < 2 or subject.scorer() is None:
         raise UserError("this encoder compares no modalities with each other; use evaluate_probe")
     table = subject.table()
-    findings = subject.dataset.manifest.findings
-    result = measure(subject.encoder, table, findings)
+    result = measure(subject)
     if not result.pairwise:
         raise UserError(f"no two studies of the {subject.split} split have two modalities in common")
     untrained = subject.untrained()
-    before = measure(untrained, subject.table(encoder=untrained), findings)
+    before = measure(untrained) if untrained else None
     about = subject.about(table)
     rows = _rows(result, before)
     header = ("direction", "candidates", *(f"recall@{k}" for k in CUTS), "median rank", "chance @10", "untrained @10")
     cli.print_table(header, rows)
     for s in result.statements.values():
-        print(_statement(s, before.statements[s.finding]))
+        print(_statement(s, before))
     page = subject.page("Retrieval", about)
     _fill(page, subject, result, before, header, rows)
-    gains = {k: _gain(r, before.pairwise[k]).as_dict() for k, r in result.pairwise.items()}
-    controls = {"untrained": before.as_dict()}
+    gains = {k: _gain(r, before.pairwise[k]).as_dict() for k, r in result.pairwise.items()} if before else None
+    controls = {"untrained": before.as_dict() if before else None}
     results = {**about, **result.as_dict(), "controls": controls, "recall@10_gain_over_untrained": gains}
     subject.save(results, page)
 
 
-def measure(encoder: Encoder, table: EmbeddingTable, findings: Mapping[str, Finding]) -> Retrieved:
+def measure(subject: Subject) -> Retrieved:
     """All directions, pairwise and joint, and the statements of joint findings."""
-    scorer = encoder.scorer()
+    table, scorer = subject.table(), subject.scorer()
     pairwise = {r.name: r for r in pairwise_retrieval(table)}
     joint = {}
     if len(table.embeddings) > 2:
         found = [joint_retrieval(table, target, scorer) for target in table.embeddings]
         joint = {r.name: r for r in found if r is not None}
-    return Retrieved(pairwise, joint, _statements(encoder, table, findings, scorer))
+    return Retrieved(pairwise, joint, _statements(subject, table, scorer))
 
 
-def _statements(
-    encoder: Encoder, table: EmbeddingTable, findings: Mapping[str, Finding], scorer: Scorer
-) -> dict[str, StatementRetrieval]:
+def _statements(subject: Subject, table: EmbeddingTable, scorer: Scorer) -> dict[str, StatementRetrieval]:
     """Of the joint findings whose modalities the encoder has."""
-    findings = {k: f for k, f in findings.items() if f.joint and set(f.seen_in) <= set(table.embeddings)}
-    if not findings or "text" not in encoder.modalities:
+    findings = {k: f for k, f in subject.findings.items() if f.joint and set(f.seen_in) <= set(table.embeddings)}
+    if not findings or "text" not in subject.modalities:
         return {}
-    prompts = encoder.embed_prompts(findings)
+    prompts = subject.prompts(findings)
     found = {k: statement_retrieval(table, k, f.seen_in, prompts[k], scorer) for k, f in findings.items()}
     return {k: s for k, s in found.items() if s is not None}
 
@@ -106,9 +101,9 @@ def _gain(result: RetrievalResult, before: RetrievalResult) -> Interval:
     return summarise(result.recall_replicates[10] - before.recall_replicates[10])
 
 
-def _rows(result: Retrieved, before: Retrieved) -> list[tuple]:
-    pairs = [(r, before.pairwise[k]) for k, r in result.pairwise.items()]
-    pairs += [(r, before.joint[k]) for k, r in result.joint.items()]
+def _rows(result: Retrieved, before: Retrieved | None) -> list[tuple]:
+    earlier = {**before.pairwise, **before.joint} if before else {}
+    pairs = [(r, earlier.get(k)) for k, r in [*result.pairwise.items(), *result.joint.items()]]
     return [
         (
             r.name.replace("_", " "),
@@ -116,21 +111,25 @@ def _rows(result: Retrieved, before: Retrieved) -> list[tuple]:
             *(r.recall[k] for k in CUTS),
             f"{r.median_rank.value:.0f} of {r.gallery}",
             f"{r.chance_recall[10]:.3f}",
-            f"{b.recall[10].value:.3f}",
+            f"{b.recall[10].value:.3f}" if b else "-",
         )
         for r, b in pairs
     ]
 
 
-def _statement(s: StatementRetrieval, before: StatementRetrieval) -> str:
-    gain = verdict(summarise(s.replicates - before.replicates))
+def _statement(s: StatementRetrieval, before: Retrieved | None) -> str:
+    control = ""
+    if before:
+        untrained = before.statements[s.finding]
+        gain = verdict(summarise(s.replicates - untrained.replicates))
+        control = f", untrained {untrained.accuracy}: {gain}"
     return (
         f"{s.finding}, by {' + '.join(s.query)} together: right statement for {s.accuracy} of {s.studies} studies "
-        f"(chance 0.500, untrained {before.accuracy}: {gain})"
+        f"(chance 0.500{control})"
     )
 
 
-def _fill(page: Page, subject: Subject, result: Retrieved, before: Retrieved, header, rows) -> None:
+def _fill(page: Page, subject: Subject, result: Retrieved, before: Retrieved | None, header, rows) -> None:
     page.text(
         "Candidates are all studies of the split that have query and target; identical texts are one candidate. A "
         "candidate is right if it belongs to the query's study or to one with an identical text. Together, the other "
@@ -139,7 +138,7 @@ def _fill(page: Page, subject: Subject, result: Retrieved, before: Retrieved, he
     )
     page.table(header, rows)
     for s in result.statements.values():
-        page.text(_statement(s, before.statements[s.finding]) + ".")
+        page.text(_statement(s, before) + ".")
     every = [*result.pairwise.values(), *result.joint.values()]
     names = [r.name.replace("_", " ") for r in every]
     chance = [r.chance_recall[10] for r in every]
@@ -150,7 +149,7 @@ def _fill(page: Page, subject: Subject, result: Retrieved, before: Retrieved, he
     part = shown.scores[:_MATRIX][:, shown.own[:_MATRIX]]
     caption = f"The first {len(part)} studies; their own candidates are on the diagonal"
     page.figure(plots.similarity_matrix(part, " + ".join(shown.query), shown.target), caption)
-    if _EXAMPLES.value:
+    if _EXAMPLES.value and subject.dataset:
         page.heading(f"Nearest neighbours: {shown.name.replace('_', ' ')}", 3)
         page.text("The query is blue; the candidate of the same study has a green frame.")
         for i in np.linspace(0, len(shown.rows) - 1, min(_EXAMPLES.value, len(shown.rows))).astype(int):

@@ -28,24 +28,24 @@ _PROBE = flags.DEFINE_bool("probe", True, "On the test split, also fit the linea
 def main() -> None:
     """Evaluates, prints a table, writes results.json and report.html."""
     subject = load_subject("zero_shot")
-    encoder, manifest = subject.encoder, subject.dataset.manifest
-    findings = read_prompts(_PROMPTS.value, manifest.labels) if _PROMPTS.value else manifest.findings
+    findings = read_prompts(_PROMPTS.value, subject.labels) if _PROMPTS.value else subject.findings
     if not findings:
-        raise UserError(f"data set {manifest.name!r} has no prompts; pass --prompts=FILE.json")
-    if "text" not in encoder.modalities or encoder.scorer() is None:
+        raise UserError(f"data set {subject.data['name']!r} has no prompts; pass --prompts=FILE.json")
+    if "text" not in subject.modalities or subject.scorer() is None:
         raise UserError("this encoder was not trained against text and cannot be prompted; use evaluate_probe")
     table = subject.table()
-    result = zero_shot(table, encoder.embed_prompts(findings), findings, encoder.scorer())
+    result = zero_shot(table, subject.prompts(findings), findings, subject.scorer())
     untrained = subject.untrained()
-    before = subject.table(encoder=untrained)
-    control = zero_shot(before, untrained.embed_prompts(findings), findings, untrained.scorer())
+    control = None
+    if untrained:
+        control = zero_shot(untrained.table(), untrained.prompts(findings), findings, untrained.scorer())
     probe = _probe(subject, table) if _PROBE.value and subject.split == "test" else None
     _publish(subject, table, findings, result, control, probe)
 
 
 def _probe(subject: Subject, test: EmbeddingTable) -> ProbeResult:
     tables = {"train": subject.table("train"), "validation": subject.table("validation"), "test": test}
-    inputs = [m for m in subject.encoder.modalities if m != "text"]
+    inputs = [m for m in subject.modalities if m != "text"]
     return linear_probe({k: joined_features(t, inputs) for k, t in tables.items()}, test.label_names)
 
 
@@ -54,11 +54,11 @@ def _publish(
     table: EmbeddingTable,
     findings: dict[str, Finding],
     result: ZeroShot,
-    control: ZeroShot,
+    control: ZeroShot | None,
     probe: ProbeResult | None,
 ) -> None:
     gain = None
-    if result.macro_replicates is not None and control.macro_replicates is not None:
+    if control and result.macro_replicates is not None and control.macro_replicates is not None:
         gain = summarise(result.macro_replicates - control.macro_replicates)
     about = subject.about(table)
     results = {
@@ -67,7 +67,7 @@ def _publish(
         "zero_shot": result.as_dict(),
         "controls": {
             "chance": {"macro_auroc": 0.5},
-            "untrained": control.as_dict(),
+            "untrained": control.as_dict() if control else None,
             "linear_probe": probe.as_dict() if probe else None,
         },
         "gain_over_untrained": {"macro_auroc": gain.as_dict(), "verdict": verdict(gain)} if gain else None,
@@ -82,8 +82,8 @@ def _publish(
     subject.save(results, page)
 
 
-def _rows(result: ZeroShot, control: ZeroShot, probe: ProbeResult | None) -> list[tuple]:
-    before = {f.name: f for f in control.findings}
+def _rows(result: ZeroShot, control: ZeroShot | None, probe: ProbeResult | None) -> list[tuple]:
+    before = {f.name: f.auroc for f in control.findings} if control else {}
     rows = []
     for f in result.findings:
         name = f"{f.name} (joint)" if f.joint else f.name
@@ -93,12 +93,13 @@ def _rows(result: ZeroShot, control: ZeroShot, probe: ProbeResult | None) -> lis
                 name,
                 f"{f.positives} of {f.positives + f.negatives}",
                 f.auroc or f.skipped,
-                before[f.name].auroc or "-",
+                before.get(f.name) or "-",
                 supervised,
             )
         )
     if result.macro:
-        rows.append(("macro, without joint", "", result.macro, control.macro, _probe_macro(result, probe)))
+        macro = control.macro if control else "-"
+        rows.append(("macro, without joint", "", result.macro, macro, _probe_macro(result, probe)))
     return rows
 
 
@@ -116,9 +117,9 @@ def _fill(page: Page, subject: Subject, table, findings, result: ZeroShot, gain,
         "fitted. The untrained encoder has the same architecture and its initial parameters; the linear probe is a "
         "logistic regression on the frozen embeddings that was given the labels of the training split."
     )
-    if subject.dataset.manifest.texts_from_labels:
+    if subject.data["texts_from_labels"]:
         page.note("The texts of this data set were made from its labels, so training on them has seen the labels.")
-    if "auroc" in subject.encoder.config["train"].get("best_metric", ""):
+    if subject.encoder and "auroc" in subject.encoder.config.get("train", {}).get("best_metric", ""):
         page.note("The checkpoint was chosen by AUROC on the validation split, whose labels were used for that.")
     page.table(header, rows)
     if gain:

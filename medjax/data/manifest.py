@@ -77,7 +77,9 @@ class Manifest:
     where the texts were made from the labels, so that who learns from the texts has seen the labels.
     index_only: records refer to files of the source and need its folder. patient_space: what the patients' ids are ids
     of; the same id in another space is another patient. terms: of the licence, in fields. id_key: fingerprint of the
-    secret that keys the ids, empty where they have none; the ids of two data sets may be compared where it is the same.
+    secret that keys the ids, empty where they have none; the ids of two data sets may be compared where it is the
+    same. attributes: what is known of a patient or of how a study was made (sex, age, view, site, device) and kept in
+    records as `factor/{name}`: the names of its values, from 0 on, or none where it is a number.
     """
 
     name: str
@@ -98,6 +100,7 @@ class Manifest:
     id_key: str = ""
     index_only: bool = False
     patient_space: str = ""
+    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     format: str = FORMAT
 
     def save(self, directory: Path) -> None:

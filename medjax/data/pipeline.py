@@ -97,6 +97,22 @@ class Dataset:
             s, arrays = self.sets[part], decode(source.parts[part][at])
             yield {m: items_of(arrays, m, s.files, chunks[part]) for m in self.manifest.modalities}
 
+    def attributes(self, split: str) -> dict[str, np.ndarray]:
+        """float32[n] of each of the manifest's attributes for every record of a split, in order; NaN unknown.
+
+        Raises:
+          UserError: a record cannot be read.
+        """
+        names = self.manifest.attributes
+        source = self.source(split)
+        values = np.full((len(names), len(source)), np.nan, np.float32)
+        for i in range(len(source) if names else 0):
+            record = decode(source[i])
+            for k, name in enumerate(names):
+                if f"factor/{name}" in record:
+                    values[k, i] = record[f"factor/{name}"][0]
+        return dict(zip(names, values, strict=True))
+
     def examples(self, split: str, bucket: str = "") -> "Rows":
         """The rows of a split by record number, in the shapes of a bucket."""
         transforms, most = self.transforms, self.config.max_items
@@ -187,13 +203,17 @@ class Dataset:
             items |= {m: x for m, x in other.items.items() if not items[m].mask.shape[1]}
         return replace(whole, items=items)
 
-    def evaluation(self, split: str, batch: int, process: int = 0, processes: int = 1) -> Iterator[Batch]:
-        """Every example of a split once, in order, without augmentation; the last batch is padded, `valid` False."""
+    def evaluation(
+        self, split: str, batch: int, process: int = 0, processes: int = 1, first: int = 0, last: int | None = None
+    ) -> Iterator[Batch]:
+        """Every example of a split, or of its rows from `first` to before `last`, once, in order and without
+        augmentation; the last batch is padded, `valid` False."""
         rows = _share(batch, processes)
         examples = self.examples(split)
-        for first in range(process * rows, len(examples) + process * rows, batch):
-            inside = [i < len(examples) for i in range(first, first + rows)]
-            arrays = [examples.row(first + i, None) if ok else examples.placeholder() for i, ok in enumerate(inside)]
+        end = len(examples) if last is None else min(last, len(examples))
+        for start in range(first + process * rows, end + process * rows, batch):
+            inside = range(start, start + rows)
+            arrays = [examples.row(i, None) if i < end else examples.placeholder() for i in inside]
             yield from_arrays(stack(arrays), process * rows)
 
 

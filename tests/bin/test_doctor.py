@@ -127,7 +127,7 @@ def test_a_loss_that_is_wrong_on_the_mesh_fails(quick, monkeypatch, mesh):
     (found,) = arithmetic.objectives(mesh)
     assert found.status == Status.FAIL and "do not train" in found.advice
     ring, gather = found.found.split("; ")
-    off = [[float(x) for x in re.findall(r"[\d.]+e-?\d+", part)] for part in (ring, gather)]
+    off = [[float(x) for x in re.findall(r"[\d.]+e[-+]\d+", part)] for part in (ring, gather)]
     assert off[0][0] > 1e-5  # the value
     assert off[1][0] < 1e-5 and off[1][1] > 0.1  # the gradient alone
 

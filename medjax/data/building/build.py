@@ -186,6 +186,7 @@ def _finish(plan: Plan, directory: Path) -> Manifest:
         index_only=plan.options.index_only,
         modalities=describe_modalities(receipts["train"], schema),
         labels=schema.labels,
+        attributes=schema.attributes,
         findings=schema.findings,
         splits=splits,
         notes=(*schema.notes, *_flag_notes([r for split in SPLITS for r in receipts[split]], plan.options)),

@@ -136,6 +136,7 @@ def merge(sets: Sequence[OpenSet]) -> Manifest:
         modalities=_modalities(sets),
         labels=tuple(dict.fromkeys(k for m in all_of for k in m.labels)),
         findings={k: f for m in reversed(all_of) for k, f in m.findings.items()},
+        attributes={k: names for m in reversed(all_of) for k, names in m.attributes.items()},
         splits={split: _split(split, sets) for split in all_of[0].splits},
         notes=tuple(dict.fromkeys(note for m in all_of for note in m.notes)),
         rejected=sum(m.rejected for m in all_of),

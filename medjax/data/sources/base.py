@@ -43,6 +43,7 @@ class Schema:
     texts_from_labels: bool = False
     notes: tuple[str, ...] = ()
     patient_space: str = ""
+    attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     terms: Licence | None = None
 
 

@@ -83,6 +83,7 @@ class Phantom:
             sensitive=False,
             texts_from_labels=True,
             patient_space=f"phantom-{self.seed}",
+            attributes={"age": (), "sex": ("male", "female")},
             notes=(
                 "Synthetic data. Scores on it say that the software works, and nothing about medicine.",
                 "Picture, ECG and lab values share nothing here but the report; between them chance is right.",
@@ -141,7 +142,7 @@ class Phantom:
             items=_drop(items, rng),
             labels={name: float(present) for name, present in findings.items()},
             boxes=boxes,
-            factors={"age": age, "female": female, "rate": rate, "heart": heart, "reversed_arms": reversed_arms},
+            factors={"age": age, "sex": float(female), "rate": rate, "heart": heart, "reversed_arms": reversed_arms},
         )
 
 

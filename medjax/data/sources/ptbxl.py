@@ -22,6 +22,7 @@ _COLUMNS = ("ecg_id", "patient_id", "report", "scp_codes", "strat_fold", *_DEMOG
 _RATES = {100: "filename_lr", 500: "filename_hr"}
 _FOLDS = {9: "validation", 10: "test"}
 _AGE_HIDDEN = 300  # how the archive writes every age above 89
+_OLDEST = 90.0
 
 # In the words of the archive's reports, which are German, English and Swedish.
 _NORMAL = ("sinusrhythmus normales ekg", "sinus rhythm. normal ecg.")
@@ -66,6 +67,7 @@ class PTBXL:
             findings=findings,
             sensitive=False,
             patient_space="ptbxl",
+            attributes={"age": (), "sex": ("male", "female")},
         )
 
     @property
@@ -124,6 +126,7 @@ class PTBXL:
                 **({"demographics": [demographics]} if np.any(~np.isnan(demographics)) else {}),
             },
             labels={name: float(name in found) if found else float("nan") for name in SUPERCLASSES},
+            factors={"age": min(float(demographics[0]), _OLDEST), "sex": float(demographics[1])},
         )
 
 

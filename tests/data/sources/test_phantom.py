@@ -49,7 +49,7 @@ def test_another_seed_gives_other_studies():
 
 def test_patients_have_one_to_three_studies_with_one_age_and_sex(studies):
     assert {*Counter(e.patient_id for e in studies).values()} == {1, 2, 3}
-    for factor in ("age", "female", "heart"):
+    for factor in ("age", "sex", "heart"):
         values = {(e.patient_id, e.factors[factor]) for e in studies}
         assert len(values) == len({e.patient_id for e in studies})
 
