@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 _KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute")
-_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) (?:\([^=]*\)|[^=]*) -> .*\{$")
+_COMPUTATION = re.compile(r"^(?:ENTRY )?%?([\w.\-]+) .*-> .*\{$")
 _CALL = re.compile(rf"= (\(.*?\)|\S+) ({'|'.join(_KINDS)}|[\w\-]+?)(-start)?\(")
 _CALLED = re.compile(
     r"(calls|to_apply|body|condition|branch_computations|called_computations|true_computation|false_computation)="

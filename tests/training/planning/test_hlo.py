@@ -58,6 +58,20 @@ def test_loops_count_as_often_as_they_run_also_inside_each_other(mesh):
     assert found.open_loops == 0
 
 
+def test_a_loop_that_carries_many_arrays_is_read_as_well(mesh):
+    """HLO numbers the sixth of a computation's arguments with a comment, /*index=5*/, in the computation's heading."""
+
+    def body(carry, _):
+        first, *rest = carry
+        return (*rest, jax.lax.psum(jnp.sin(first), "fsdp")), None
+
+    def loop(x):
+        return sum(jax.lax.scan(body, tuple(x * k for k in range(1, 9)), None, length=7)[0])
+
+    found = _read(mesh, loop, jax.ShapeDtypeStruct((8,), jnp.float32))
+    assert {c.axes: n for c, n in found.times.items()} == {("fsdp",): 7}
+
+
 def test_a_loop_that_only_the_data_ends_is_counted_once_and_named(mesh):
     def body(x):
         return jax.lax.while_loop(lambda c: c.sum() < 10, lambda c: jax.lax.psum(c, AXES) + 1, x)
