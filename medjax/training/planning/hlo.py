@@ -16,6 +16,9 @@ _CALLED = re.compile(
     r"(\{[^}]*\}|%[\w.\-]+)"
 )
 _TRIPS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_DEFINED = re.compile(r"^ *(?:ROOT )?%([\w.\-]+) = ")
+_CONSTANT = re.compile(r" constant\((\d+)\)")
+_SCATTERS = "all-reduce-scatter"  # how the TPU compiler names a sum of which each device keeps its part
 _SHAPE = re.compile(r"\b(pred|bf16|[sufc]\d+\w*)\[([\d,]*)\]")
 _BITS = re.compile(r"\d+")
 
@@ -85,7 +88,7 @@ def collectives(text: str, axes: Sequence[str], shape: Sequence[int], slices: np
         if name not in done:
             done[name] = Counter()
             for line in program.get(name, ()):
-                done[name] += _of_line(line, mesh, of, loops)
+                done[name] += _of_line(line, name, program, mesh, of, loops)
         return done[name]
 
     entry = next(name for name in reversed(program) if program[name] and name in program["ENTRY"])
@@ -120,28 +123,57 @@ def _split(text: str) -> dict[str, list[str]]:
     return out
 
 
-def _of_line(line: str, mesh: _Mesh, of, loops: list[str]) -> Counter:
+def _of_line(line: str, computation: str, program, mesh: _Mesh, of, loops: list[str]) -> Counter:
     call = _CALL.search(line)
     if not call:
         return Counter()
     result, name, start = call.groups()
     if name in _KINDS:
-        return _of_collective(line, result, name, bool(start), mesh)
+        return _of_collective(line, result, name, bool(start), mesh, computation.startswith(_SCATTERS))
     inner: dict[str, list[Counter]] = {}
     for attribute, names in _CALLED.findall(line):
         inner.setdefault(attribute, []).extend(of(n) for n in re.findall(r"%([\w.\-]+)", names))
     if name == "while":
-        trips, each = _TRIPS.search(line), sum((c for part in inner.values() for c in part), Counter())
-        if not trips and each:
+        each = sum((c for part in inner.values() for c in part), Counter())
+        trips = _trips(line, program, computation)
+        if trips is None and each:
             loops.append(line)
-        return Counter({c: n * int(trips[1]) for c, n in each.items()}) if trips else each
+        return each if trips is None else Counter({c: n * trips for c, n in each.items()})
     parts = [c for part in inner.values() for c in part]
     if name == "conditional":
         return max(parts, key=lambda c: Collectives(c).sent, default=Counter())
     return sum(parts, Counter())
 
 
-def _of_collective(line: str, result: str, kind: str, start: bool, mesh: _Mesh) -> Counter:
+def _trips(line: str, program: dict[str, list[str]], computation: str) -> int | None:
+    """Rounds of a loop: where the compiler does not say, as that for TPUs, those of one that counts from a constant to a
+    constant, which it does by ones in all that JAX makes."""
+    if known := _TRIPS.search(line):
+        return int(known[1])
+    condition = _defined(program.get(line.partition("condition=%")[2].split(",")[0], ()))
+    root = next((x for x in condition.values() if x.lstrip().startswith("ROOT")), "")
+    compared = re.search(r"compare\(%([\w.\-]+), %([\w.\-]+)\), direction=LT", root)
+    if not compared:
+        return None
+    place = re.search(r"get-tuple-element\(.*\), index=(\d+)", condition.get(compared[1], ""))
+    last = _CONSTANT.search(condition.get(compared[2], ""))
+    here = _defined(program[computation])
+    given = re.search(r" tuple\((.*?)\)", here.get(line.partition(" while(%")[2].partition(")")[0], ""))
+    if not (place and last and given):
+        return None
+    value = here.get(re.findall(r"%([\w.\-]+)", given[1])[int(place[1])], "")
+    while copied := re.search(r" copy\(%([\w.\-]+)\)", value):
+        value = here.get(copied[1], "")
+    first = _CONSTANT.search(value)
+    return max(int(last[1]) - int(first[1]), 0) if first else None
+
+
+def _defined(lines: Sequence[str]) -> dict[str, str]:
+    """The line of each name."""
+    return {found[1]: line for line in lines if (found := _DEFINED.match(line))}
+
+
+def _of_collective(line: str, result: str, kind: str, start: bool, mesh: _Mesh, scatters: bool) -> Counter:
     sizes = list(_sizes(result))
     if kind == "collective-permute":
         pairs = re.findall(r"\{(\d+),(\d+)\}", line.partition("source_target_pairs=")[2].partition("}}")[0] + "}")
@@ -157,6 +189,8 @@ def _of_collective(line: str, result: str, kind: str, start: bool, mesh: _Mesh) 
         payload = round(payload / (1 + 1 / groups.shape[1]))
     if kind == "reduce-scatter":
         payload *= groups.shape[1]
+    elif kind == "all-reduce" and scatters:
+        kind = "reduce-scatter"
     return Counter([mesh.collective(kind, payload, groups)])
 
 

@@ -72,6 +72,41 @@ def test_a_loop_that_carries_many_arrays_is_read_as_well(mesh):
     assert {c.axes: n for c, n in found.times.items()} == {("fsdp",): 7}
 
 
+def test_the_tpu_compilers_loops_and_sums(mesh):
+    """It does not say how often a loop runs, and a sum of which each device keeps its part is an operation named so."""
+    text = """
+%all-reduce-scatter.1 (input.1: f32[16,8]) -> f32[4,8] {
+  %input.1 = f32[16,8]{1,0:T(8,128)} parameter(0)
+  %all-reduce.4 = f32[16,8]{1,0} all-reduce(%input.1), replica_groups={{0,2,4,6},{1,3,5,7}}, to_apply=%add
+  ROOT %dynamic-slice.1 = f32[4,8]{1,0} dynamic-slice(%all-reduce.4, %a, %b), dynamic_slice_sizes={4,8}
+}
+
+%body.1 (param.1: (s32[], f32[16,8])) -> (s32[], f32[16,8]) {
+  %fusion.1 = f32[4,8]{1,0:T(8,128)} fusion(%x), kind=kCustom, calls=%all-reduce-scatter.1
+}
+
+%condition.1 (param.2: (s32[], f32[16,8])) -> pred[] {
+  %constant.1 = s32[]{:T(128)} constant(14)
+  %param.2 = (s32[]{:T(128)}, f32[16,8]{1,0:T(8,128)}) parameter(0)
+  %get-tuple-element.1 = s32[]{:T(128)} get-tuple-element(%param.2), index=0
+  ROOT %lt.1 = pred[]{:T(512)} compare(%get-tuple-element.1, %constant.1), direction=LT
+}
+
+ENTRY %main.1 (param.3: f32[16,8]) -> f32[16,8] {
+  %constant.2 = s32[]{:T(128)} constant(2)
+  %copy.1 = s32[]{:T(128)} copy(%constant.2), backend_config={}
+  %tuple.1 = (s32[]{:T(128)}, f32[16,8]{1,0:T(8,128)}) tuple(%copy.1, %param.3)
+  %while.1 = (s32[]{:T(128)}, f32[16,8]{1,0:T(8,128)}) while(%tuple.1), condition=%condition.1, body=%body.1, metadata={}
+}
+"""
+    found = collectives(text, AXES, SHAPE)
+    whole = 16 * 8 * 4
+    assert dict(found.times) == {Collective("reduce-scatter", ("replica", "fsdp"), 4, whole, False): 12}
+    assert found.open_loops == 0
+    unknown = collectives(text.replace("constant(2)", "parameter(1)"), AXES, SHAPE)
+    assert list(unknown.times.values()) == [1] and unknown.open_loops == 1
+
+
 def test_a_loop_that_only_the_data_ends_is_counted_once_and_named(mesh):
     def body(x):
         return jax.lax.while_loop(lambda c: c.sum() < 10, lambda c: jax.lax.psum(c, AXES) + 1, x)
