@@ -146,7 +146,7 @@ def _of_line(line: str, computation: str, program, mesh: _Mesh, of, loops: list[
 
 
 def _trips(line: str, program: dict[str, list[str]], computation: str) -> int | None:
-    """Rounds of a loop: where the compiler does not say, as that for TPUs, those of one that counts from a constant to a
+    """Rounds of a loop; None if unknown. The TPU compiler does not say: then of a loop that counts from a constant to a
     constant, which it does by ones in all that JAX makes."""
     if known := _TRIPS.search(line):
         return int(known[1])

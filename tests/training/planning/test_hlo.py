@@ -96,7 +96,7 @@ ENTRY %main.1 (param.3: f32[16,8]) -> f32[16,8] {
   %constant.2 = s32[]{:T(128)} constant(2)
   %copy.1 = s32[]{:T(128)} copy(%constant.2), backend_config={}
   %tuple.1 = (s32[]{:T(128)}, f32[16,8]{1,0:T(8,128)}) tuple(%copy.1, %param.3)
-  %while.1 = (s32[]{:T(128)}, f32[16,8]{1,0:T(8,128)}) while(%tuple.1), condition=%condition.1, body=%body.1, metadata={}
+  %while.1 = (s32[]{:T(128)}, f32[16,8]{1,0:T(8,128)}) while(%tuple.1), condition=%condition.1, body=%body.1
 }
 """
     found = collectives(text, AXES, SHAPE)
