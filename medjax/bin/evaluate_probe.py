@@ -1,119 +1,96 @@
-"""Linear probes on frozen embeddings: python -m medjax.bin.evaluate_probe --workdir=RUN.
+"""Probes of frozen embeddings: python -m medjax.bin.evaluate_probe --workdir=RUN [--recipe=newton].
 
-A logistic regression on the embeddings of each modality, and of all but text together, against the same encoder before
-training and against the raw input; fitted on the training split, chosen on validation, scored on the test split.
+A probe, by default a logistic regression, on the embeddings of each modality and of all but text together, against the
+same encoder before training, the raw input, shuffled embeddings, attributes alone and the report; fitted on the
+training split, chosen on validation, scored on the test split. On request also with a part of the training examples
+(--fractions), for exclusive classes (--exclusive) and for numbers (--targets), against full fine-tuning (--fine_tune)
+and against another model (--against).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from absl import flags
 
-from medjax.bin import cli
-from medjax.bin.evaluation import Subject, load_subject
+from medjax.bin import cli, probe_against, probe_classes, probe_fine_tune, probe_fractions, probe_targets
+from medjax.bin.evaluation import load_subject
+from medjax.bin.probe_features import READS, Probing, chosen_recipe, joined, raw_inputs
+from medjax.bin.probe_report import Probes, fill, gains_of, print_probes
 from medjax.errors import UserError
-from medjax.evaluation import plots
-from medjax.evaluation.bootstrap import Interval, summarise, verdict
-from medjax.evaluation.page import Page
-from medjax.evaluation.probe import Features, ProbeResult, joined_features, linear_probe, raw_features
+from medjax.evaluation.bootstrap import verdict
+from medjax.evaluation.controls import attribute_probe, shuffled
+from medjax.evaluation.probe import Features, ProbeResult, fit_probe
+from medjax.evaluation.recipes import RECIPES
 
+_RECIPE = flags.DEFINE_enum("recipe", "newton", list(RECIPES), "; ".join(f"{k}: {r.says}" for k, r in RECIPES.items()))
 _RAW = flags.DEFINE_bool("raw", True, "Also probe the preprocessed input itself, reduced to its principal components.")
-_SPLITS = ("train", "validation", "test")
-Probes = dict[str, dict[str, ProbeResult]]  # {what is probed: {features: result}}
+_SECTIONS = (probe_fractions, probe_classes, probe_targets, probe_fine_tune, probe_against)
 
 
 def main() -> None:
-    """Evaluates, prints a table, writes results.json and report.html."""
-    subject = load_subject("probe")
-    labels = subject.labels
-    if not labels:
-        raise UserError(f"data set {subject.data['name']!r} has no labels to probe for")
-    if subject.split != "test":
-        raise UserError("a probe is fitted on train, chosen on validation and scored on test; leave --split out")
-    modalities = [m for m in subject.modalities if m != "text"]
-    if not modalities:
-        raise UserError("this encoder reads text alone, and a probe on reports would read the answer")
-    probes: Probes = {m: {} for m in (*modalities, *(["all together"] if len(modalities) > 1 else []))}
-    for name, of in (("trained", subject), ("untrained", subject.untrained())):
-        for what, features in _embedded(of, modalities).items() if of else ():
-            probes[what][name] = linear_probe(features, labels)
-    if _RAW.value and subject.dataset:
-        for what, features in _raw(subject, modalities).items():
-            probes[what]["raw input"] = linear_probe(features, labels)
-    if all(p.macro is None for of in probes.values() for p in of.values()):
+    """Evaluates, prints tables, writes results.json and report.html."""
+    name = _RECIPE.value
+    subject = load_subject("probe" if name == "newton" else f"probe_{name}")
+    if not subject.labels and not probe_targets.asked():
+        raise UserError(f"data set {subject.data['name']!r} has no labels to probe for; --targets probes for numbers")
+    for section in _SECTIONS:
+        section.check(subject)
+    probing = Probing.create(subject, chosen_recipe(name))
+    probes = _probes(probing) if subject.labels else {}
+    if probes and all(p.macro is None for of in probes.values() for p in of.values()):
         raise UserError("no label has both classes in the training and test split")
-    _publish(subject, probes)
-
-
-def _embedded(subject: Subject, modalities: Sequence[str]) -> dict[str, dict[str, Features]]:
-    tables = {split: subject.table(split) for split in _SPLITS}
-    sets = {m: [m] for m in modalities} | ({"all together": modalities} if len(modalities) > 1 else {})
-    return {k: {s: joined_features(t, used) for s, t in tables.items()} for k, used in sets.items()}
-
-
-def _raw(subject: Subject, modalities: Sequence[str]) -> dict[str, dict[str, Features]]:
-    batches = {s: list(subject.batches(s)) for s in _SPLITS}
-    sets = {m: [m] for m in modalities} | ({"all together": modalities} if len(modalities) > 1 else {})
-    return {k: raw_features(batches, used) for k, used in sets.items()}
-
-
-def _publish(subject: Subject, probes: Probes) -> None:
+    controls = _controls(probing) if subject.labels else {}
     about = subject.about(subject.table())
-    gains = {k: {c: g for c in ("untrained", "raw input") if (g := _gain(of, c))} for k, of in probes.items()}
-    header = ("features", "trained", "untrained", "raw input", "trained above untrained", "trained above raw input")
-    rows = [
-        (k, *(_macro(of.get(n)) for n in ("trained", "untrained", "raw input")), *_verdicts(gains[k]))
-        for k, of in probes.items()
-    ]
-    print("macro AUROC of a linear probe")
-    cli.print_table(header, rows)
-    results = {
-        **about,
-        "probe": {k: {n.replace(" ", "_"): p.as_dict() for n, p in of.items()} for k, of in probes.items()},
-        "gain": {
-            k: {c.replace(" ", "_"): {"macro_auroc": i.as_dict(), "verdict": verdict(i)} for c, i in of.items()}
-            for k, of in gains.items()
-        },
-        "controls": {"chance": {"macro_auroc": 0.5}},
-    }
-    page = subject.page("Linear probe", about)
-    _fill(page, probes, header, rows)
+    page = subject.page("Linear probe" if name in ("newton", "lbfgs", "sgd") else f"Probe by {name}", about)
+    if probing.modalities == ("text",):
+        page.note(READS)
+        print(READS)
+    results = {**about, "recipe": probing.recipe.as_dict(), **_as_dict(probes, controls)}
+    if probes:
+        print_probes(probes, controls, probing.recipe)
+        fill(page, probes, controls, probing.recipe)
+    for section in _SECTIONS:
+        results |= section.add(probing, page)
     subject.save(results, page)
 
 
-def _macro(probe: ProbeResult | None) -> Interval | str:
-    return probe.macro if probe and probe.macro else "-"
+def _probes(probing: Probing) -> Probes:
+    """`{features: {what they come from: result}}`."""
+    subject, recipe, sets = probing.subject, probing.recipe, probing.sets
+
+    def fit(features: Mapping[str, Features]) -> ProbeResult:
+        return fit_probe(features, subject.labels, recipe)
+
+    probes = {what: {n: fit(f) for n, f in probing.features(used).items()} for what, used in sets.items()}
+    if _RAW.value and subject.dataset:
+        for what, features in raw_inputs(subject, sets).items():
+            probes[what]["raw input"] = fit(features)
+    dealt = {split: shuffled(t, seed) for seed, (split, t) in enumerate(probing.tables["trained"].items())}
+    for what, used in sets.items():
+        probes[what]["shuffled"] = fit(joined(dealt, used, recipe))
+    return probes
 
 
-def _gain(of: dict[str, ProbeResult], control: str) -> Interval | None:
-    """The paired difference of macro AUROC."""
-    both = of["trained"].macro_replicates, of[control].macro_replicates if control in of else None
-    return None if both[0] is None or both[1] is None else summarise(both[0] - both[1])
+def _controls(probing: Probing) -> dict[str, ProbeResult]:
+    """What needs no embedding, and what reads the answer; both by the recipe newton."""
+    subject, tables, newton, out = probing.subject, probing.tables["trained"], RECIPES["newton"], {}
+    if subject.attributes:
+        out["attributes"] = attribute_probe(tables, subject.labels, subject.attributes, probing.modalities)
+    if "text" in subject.modalities and "text" not in probing.modalities:
+        out["text"] = fit_probe(joined(tables, ["text"], newton), subject.labels, newton)
+    return out
 
 
-def _verdicts(gains: dict[str, Interval]) -> list[str]:
-    found = (gains.get(c) for c in ("untrained", "raw input"))
-    return ["-" if i is None else f"{i}: {verdict(i)}" for i in found]
-
-
-def _fill(page: Page, probes: Probes, header, rows) -> None:
-    page.text(
-        "Logistic regression on frozen features, standardised by the training split; its regularisation was chosen on "
-        "the validation split. The untrained encoder has the same architecture and random parameters. Raw input is the "
-        "preprocessed input itself, reduced to its principal components. Differences are paired over patients."
-    )
-    page.table(header, rows)
-    for what, of in probes.items():
-        page.heading(what, 3)
-        best = of["trained"]
-        if best.auroc:
-            page.figure(plots.intervals(list(best.auroc.items()), 0.5, "AUROC"), f"AUROC of each label from {what}")
-        for name, why in best.skipped.items():
-            page.note(f"{name} is not scored: {why}.")
-        names = [n for n in of if n != "trained"]
-        cells = [(k, i, *(of[n].auroc.get(k, "-") for n in names)) for k, i in best.auroc.items()]
-        page.table(("label", "trained", *names), cells)
-    counted = {k: len(of["trained"].auroc) for k, of in probes.items()}
-    page.text(f"Labels scored: {', '.join(f'{n} from {k}' for k, n in counted.items())}.")
+def _as_dict(probes: Probes, controls: Mapping[str, ProbeResult]) -> dict:
+    """Of results.json; without labels nothing but empty parts."""
+    gains = {what: gains_of(of) for what, of in probes.items()}
+    return {
+        "probe": {what: {n.replace(" ", "_"): p.as_dict() for n, p in of.items()} for what, of in probes.items()},
+        "gain": {
+            what: {c.replace(" ", "_"): {"macro_auroc": i.as_dict(), "verdict": verdict(i)} for c, i in of.items()}
+            for what, of in gains.items()
+        },
+        "controls": {"chance": {"macro_auroc": 0.5}, **{k: p.as_dict() for k, p in controls.items()}},
+    }
 
 
 def run() -> None:

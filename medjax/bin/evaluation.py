@@ -21,8 +21,10 @@ from medjax.errors import UserError
 from medjax.evaluation import store
 from medjax.evaluation.bootstrap import REPLICATES
 from medjax.evaluation.embeddings import EmbeddingTable, embed_batches
+from medjax.evaluation.joint import mean
 from medjax.evaluation.openings import opened
 from medjax.evaluation.page import Page
+from medjax.evaluation.schema import check_results
 from medjax.methods.base import Scorer
 from medjax.methods.encoder import WEIGHTS, Encoder, chosen_weights, load_run
 from medjax.methods.exported import load_export
@@ -123,6 +125,7 @@ class Subject:
 
     def save(self, results: dict[str, Any], page: Page) -> None:
         """Writes results.json and report.html, and says where."""
+        check_results(results)
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
         page.save(self.output / "report.html")
@@ -183,8 +186,8 @@ class StoredSubject(Subject):
     def __init__(self, place: Path, output: Path):
         self.kind, self.name, self.split, self.output = "embeddings", place.name, _SPLIT.value, output
         self._place = place
-        if place.suffix == ".npz":
-            self._index, found = None, store.read_npz(place)
+        if store.is_plain(place):
+            self._index, found = None, store.read_plain(place, self.split)
             about = {"data": describe(None, place.stem), "checkpoint": None}
             labels, self.modalities = found.label_names, tuple(found.embeddings)
             self.findings, self.attributes = {}, dict.fromkeys(found.attributes, ())
@@ -200,8 +203,9 @@ class StoredSubject(Subject):
         split = split or self.split
         if split not in self._tables:
             if self._index is None:
-                raise UserError(f"{self._place} is one split alone; write a folder with the {split} split as well")
-            self._tables[split] = store.read(self._place, split)
+                self._tables[split] = store.read_plain(self._place, split, self._tables[self.split])
+            else:
+                self._tables[split] = store.read(self._place, split)
         return self._tables[split]
 
     def untrained(self) -> None:
@@ -211,7 +215,7 @@ class StoredSubject(Subject):
         """That of the objectives the encoder was trained with, if the folder names them; else the mean of the inner
         products."""
         if self._index is None or not self._index.objectives:
-            return mean_product if len(self.modalities) > 1 else None
+            return mean if len(self.modalities) > 1 else None
         terms = Terms.create(self._index.objectives, self.modalities)
         scales = {k: {"log_scale": jnp.float32(v)} for k, v in self._index.log_scales.items()}
         return terms.scorer({"objectives": scales})
@@ -219,12 +223,6 @@ class StoredSubject(Subject):
     def prompts(self, findings: Mapping[str, Finding]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         """See `Subject`."""
         return store.read_prompts(self._place, tuple(findings))
-
-
-def mean_product(queries, candidates, target: str, present) -> np.ndarray:
-    """float32[n, k]: the mean inner product of a candidate with the query modalities that are present."""
-    scores = sum(np.where(present[m], 1.0, 0.0)[:, None] * (x @ candidates.T) for m, x in queries.items())
-    return scores / np.maximum(sum(np.asarray(p, np.float32) for p in present.values()), 1)[:, None]
 
 
 def describe(manifest: manifests.Manifest | None, name: str = "") -> dict[str, Any]:

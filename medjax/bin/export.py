@@ -9,6 +9,8 @@ image processor, or an image and a text tower with their projections as CLIPMode
 `medjax.convert.load_pretrained` reads both of these back.
 
 Weights that come from data of restricted licences are exported with --acknowledge_licence; the terms go with them.
+--sketch adds sketch.npz, of which `medjax.bin.contamination` asks whether a data set holds near-duplicates of the
+training data. Its salt is in it: who can guess an item can confirm that it was among them (`medjax.evaluation.sketch`).
 Each is published only if PyTorch computes what JAX computes on real studies, and holds a model card.
 """
 
@@ -22,6 +24,7 @@ from medjax.bin.export_metrics import measured
 from medjax.bin.exporting import export_torch
 from medjax.bin.exporting_hub import Wanted, export_hub
 from medjax.bin.exporting_open_clip import export_open_clip
+from medjax.bin.sketching import sketch_of
 from medjax.checkpoints.mirror import readable
 from medjax.data.privacy.licence import check_free
 from medjax.errors import UserError
@@ -52,6 +55,10 @@ _LICENSE = flags.DEFINE_string("license", "", "Licence of the weights for the mo
 _ACKNOWLEDGE = flags.DEFINE_bool(
     "acknowledge_licence", False, "Export although the data are credentialed, non-commercial, or of unknown terms."
 )
+_SKETCH = flags.DEFINE_bool("sketch", False, "Add a sketch of the training data, to find near-duplicates by.")
+_SKETCH_TEXTS = flags.DEFINE_bool(
+    "sketch_texts", False, "Sketch reports and lab values of sensitive data, too, though these can be guessed."
+)
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace an earlier export at the same place.")
 
 
@@ -77,7 +84,10 @@ def main() -> None:
     metrics = list(measured(readable(_WORKDIR.value), encoder.step, chosen_weights(encoder.config, _WEIGHTS.value)))
     extra = {"metrics": metrics, "license": _LICENSE.value or None, "terms": dataclasses.asdict(terms)}
     options = (encoder, dataset, output, _CHECKPOINT.value, tolerance, _EXAMPLES.value, _OVERWRITE.value, extra)
+    sketch = sketch_of(encoder, _SKETCH_TEXTS.value) if _SKETCH.value or _SKETCH_TEXTS.value else None
     found = export(*options, **chosen)
+    if sketch:
+        sketch.save(output)
     print(
         f"max_abs_difference {found.max_abs_difference:.2e} over {found.examples} studies and {found.raw_inputs} raw "
         f"inputs\nexport: {output}"

@@ -66,6 +66,9 @@ _TIME = flags.DEFINE_string("time_column", "", "table: column with days, or with
 _IDENTIFIERS = flags.DEFINE_list(
     "identifier_columns", [], "table: columns with names, record numbers, dates of birth, to be taken out of its texts."
 )
+_ATTRIBUTES = flags.DEFINE_list(
+    "attribute_columns", [], "table: columns to evaluate subgroups by, such as sex,age,site: numbers, or a few names."
+)
 
 
 def source(name: str) -> Callable[[Callable[[], Source]], Callable[[], Source]]:
@@ -143,6 +146,7 @@ def _columns() -> Columns:
         split=_SPLIT_COLUMN.value,
         time=_TIME.value,
         identifier=tuple(_IDENTIFIERS.value),
+        attribute=tuple(_ATTRIBUTES.value),
     )
 
 

@@ -23,15 +23,35 @@ def auroc(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.nda
     return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
 
 
-def ranks(scores: np.ndarray, relevant: np.ndarray) -> np.ndarray:
-    """The rank of each query's best right answer, float64[n]; 1 is first.
+def average_precision(scores: np.ndarray, labels: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Area under the precision-recall curve as steps, float64[r]: the sum of precision times the rise of recall over
+    the distinct scores, as in scikit-learn. NaN where there is no positive weight. By chance it is the prevalence.
+
+    scores: [n]. labels: bool[n]. weights: [r, n], how often each example counts.
+    """
+    if not len(scores):
+        return np.full(len(weights), np.nan)
+    order = np.argsort(-scores, kind="stable")
+    scores, labels, weights = scores[order], labels[order].astype(bool), weights[:, order]
+    starts = np.flatnonzero(np.r_[True, np.diff(scores) < 0])
+    found = np.add.reduceat(weights * labels, starts, axis=1)
+    called = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
+    hits = np.cumsum(found, axis=1)
+    precision = np.divide(hits, called, out=np.zeros_like(hits), where=called > 0)
+    area, total = np.sum(precision * found, axis=1), hits[:, -1]
+    return np.divide(area, total, out=np.full(len(weights), np.nan), where=total > 0)
+
+
+def ranks(scores, relevant):
+    """The rank of each query's best right answer, [n]; 1 is first.
 
     scores: [n, k] of candidates. relevant: bool[n, k], at least one a row. A wrong candidate that scores the same
-    counts half a place.
+    counts half a place. Arrays of NumPy or of JAX, also under `jax.jit`.
     """
-    best = np.where(relevant, scores, -np.inf).max(axis=1, keepdims=True)
-    above = np.sum((scores > best) & ~relevant, axis=1)
-    level = np.sum((scores == best) & ~relevant, axis=1)
+    xp = scores.__array_namespace__()
+    best = xp.where(relevant, scores, -xp.inf).max(axis=1, keepdims=True)
+    above = xp.sum((scores > best) & ~relevant, axis=1)
+    level = xp.sum((scores == best) & ~relevant, axis=1)
     return 1.0 + above + level / 2
 
 
@@ -54,18 +74,23 @@ def weighted_median(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     return values[order][position]
 
 
-def chance_recall(relevant: np.ndarray, k: int) -> float:
-    """Expected recall@k of a random order: the mean of 1 - C(n - r, k) / C(n, k), with r right answers of n."""
-    n = relevant.shape[1]
-    k = min(k, n)
-    counts, times = np.unique(relevant.sum(axis=1), return_counts=True)
-    misses = [math.comb(n - int(r), k) / math.comb(n, k) for r in counts]
+def chance_recall(right: np.ndarray, candidates: int, k: int) -> float:
+    """Expected recall@k of a random order: the mean of 1 - C(n - r, k) / C(n, k), with r right answers of n.
+
+    right: int[q], of each query.
+    """
+    k = min(k, candidates)
+    counts, times = np.unique(right, return_counts=True)
+    misses = [math.comb(candidates - int(r), k) / math.comb(candidates, k) for r in counts]
     return float(1 - np.average(misses, weights=times))
 
 
-def chance_median_rank(relevant: np.ndarray) -> float:
-    """Median over queries of the expected rank of the first right answer in random order, (n + 1) / (r + 1)."""
-    return float(np.median((relevant.shape[1] + 1) / (relevant.sum(axis=1) + 1)))
+def chance_median_rank(right: np.ndarray, candidates: int) -> float:
+    """Median over queries of the expected rank of the first right answer in random order, (n + 1) / (r + 1).
+
+    right: int[q], the right answers of each query among the n candidates.
+    """
+    return float(np.median((candidates + 1) / (right + 1)))
 
 
 def roc_curve(scores: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -1,22 +1,20 @@
-"""Linear probes: logistic regression on frozen features, its strength of regularisation chosen on validation."""
+"""Probes of frozen features: a recipe fitted on the training split, chosen on validation, scored on the test split."""
 
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import numpy as np
 from sklearn.decomposition import PCA
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
 
 from medjax.data.batch import Batch
 from medjax.evaluation import metrics
 from medjax.evaluation.bootstrap import Interval, average, number_patients, patient_weights, summarise
+from medjax.evaluation.choosing import known_rows, value
 from medjax.evaluation.embeddings import EmbeddingTable
+from medjax.evaluation.recipes import RECIPES, Recipe
 
-STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _COMPONENTS = 64
 
 
@@ -28,77 +26,102 @@ class Features:
     labels: np.ndarray
     patients: np.ndarray
 
+    def where(self, keep: np.ndarray) -> "Features":
+        """The examples for which `keep` is true, or those of these positions, in their order."""
+        return Features(self.x[keep], self.labels[keep], self.patients[keep])
+
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """AUROC of each label on the test split. macro: their mean. skipped: labels without both classes, and where."""
+    """Areas under the ROC and the precision-recall curve of each label on the test split. macro: the mean AUROC.
+    skipped: labels without both classes, and where. chosen: the setting that validation chose for each label, and
+    validation: the AUROC it has there, 0 where the split lacks a class.
+    """
 
     auroc: dict[str, Interval]
     replicates: dict[str, np.ndarray]
     macro: Interval | None
     macro_replicates: np.ndarray | None
     skipped: dict[str, str]
+    auprc: dict[str, Interval] = field(default_factory=dict)
+    macro_auprc: Interval | None = None
+    chosen: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
 
     def as_dict(self) -> dict:
         """For results.json."""
         return {
             "macro_auroc": self.macro.as_dict() if self.macro else None,
+            "macro_auprc": self.macro_auprc.as_dict() if self.macro_auprc else None,
             "labels": {k: v.as_dict() for k, v in self.auroc.items()},
+            "auprc": {k: v.as_dict() for k, v in self.auprc.items()},
+            "chosen": self.chosen,
             "skipped": self.skipped,
         }
 
 
-def linear_probe(splits: Mapping[str, Features], label_names: tuple[str, ...]) -> ProbeResult:
-    """Fits on "train", chooses C among `STRENGTHS` on "validation" (the strongest where that split lacks a class),
-    and scores on "test".
+def linear_probe(splits: Mapping[str, Features], label_names: Sequence[str]) -> ProbeResult:
+    """`fit_probe` by the recipe "newton": logistic regression on standardised features."""
+    return fit_probe(splits, label_names, RECIPES["newton"])
 
-    Features are standardised by the training split.
-    """
-    scaler = StandardScaler().fit(splits["train"].x)
-    scaled = {k: scaler.transform(s.x) for k, s in splits.items()}
-    weights = patient_weights(splits["test"].patients)
-    auroc, replicates, skipped = {}, {}, {}
+
+def fit_probe(splits: Mapping[str, Features], label_names: Sequence[str], recipe: Recipe) -> ProbeResult:
+    """Fits a recipe on "train", chooses its settings by AUROC on "validation" (the first where that split lacks a
+    class), and scores it on "test", whose labels it is not given."""
+    columns, skipped = scorable(splits, label_names)
+    if not columns:
+        return ProbeResult({}, {}, None, None, skipped)
+    usable = list(columns.values())
+    labels = {k: splits[k].labels[:, usable] for k in ("train", "validation")}
+    fitted = recipe.fit(recipe.normalised({k: s.x for k, s in splits.items()}), labels, False)
+    found, truth = fitted.scores["validation"], labels["validation"]
+    validation = {k: value(found[:, i], truth[:, i], False) for i, k in enumerate(columns)}
+    chosen = dict(zip(columns, fitted.chosen, strict=True))
+    result = score(fitted.scores["test"], splits["test"], columns)
+    return replace(result, skipped=skipped, chosen=chosen, validation=validation)
+
+
+def scorable(splits: Mapping[str, Features], label_names: Sequence[str]) -> tuple[dict[str, int], dict[str, str]]:
+    """`{label: column}` of those with both classes in the training and test split, and `{label: why}` of the others."""
+    columns, skipped = {}, {}
     for i, name in enumerate(label_names):
-        labels = {k: s.labels[:, i] for k, s in splits.items()}
-        known = {k: ~np.isnan(y) for k, y in labels.items()}
-        lacking = [k for k in ("train", "test") if len(np.unique(labels[k][known[k]])) < 2]
+        lacking = [k for k in ("train", "test") if not _both_classes(splits[k].labels[:, i])]
         if lacking:
             skipped[name] = f"the {lacking[0]} split has one class only"
-            continue
-        scores = _fit(scaled, labels, known)
-        test = known["test"]
-        replicates[name] = metrics.auroc(scores[test], labels["test"][test] == 1, weights[:, test])
-        auroc[name] = summarise(replicates[name])
-    if not replicates:
-        return ProbeResult({}, {}, None, None, skipped)
-    macro = average(list(replicates.values()))
-    return ProbeResult(auroc, replicates, summarise(macro), macro, skipped)
+        else:
+            columns[name] = i
+    return columns, skipped
 
 
-def _fit(x: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray], known: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Test scores of the model that does best on validation."""
-    train, validation = known["train"], known["validation"]
-    truth = labels["validation"][validation] == 1
-    choose = len(np.unique(truth)) == 2
-    best, scores = -np.inf, None
-    for strength in STRENGTHS:
-        model = LogisticRegression(C=strength, solver="newton-cholesky", max_iter=100)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            model.fit(x["train"][train], labels["train"][train])
-        value = 0.0
-        if choose:
-            found = model.decision_function(x["validation"][validation])
-            value = metrics.auroc(found, truth, np.ones((1, len(truth))))[0]
-        if value > best:
-            best, scores = value, model.decision_function(x["test"])
-    return scores
+def score(scores: np.ndarray, test: Features, columns: Mapping[str, int]) -> ProbeResult:
+    """The result of scores float[n, k] of the test split for these labels, which stand in these columns of its own."""
+    weights = patient_weights(test.patients)
+    roc, pr = {}, {}
+    for i, (name, column) in enumerate(columns.items()):
+        known, truth = known_rows(test.labels[:, column])
+        roc[name] = metrics.auroc(scores[known, i], truth, weights[:, known])
+        pr[name] = metrics.average_precision(scores[known, i], truth, weights[:, known])
+    macro = average(list(roc.values()))
+    return ProbeResult(
+        {k: summarise(v) for k, v in roc.items()},
+        roc,
+        summarise(macro),
+        macro,
+        {},
+        {k: summarise(v) for k, v in pr.items()},
+        summarise(average(list(pr.values()))),
+    )
 
 
-def joined_features(table: EmbeddingTable, modalities: Sequence[str]) -> Features:
-    """The embeddings of these modalities side by side, zero where absent, with what is present beside them."""
+def _both_classes(column: np.ndarray) -> bool:
+    _, truth = known_rows(column)
+    return bool(truth.any() and not truth.all())
+
+
+def joined_features(table: EmbeddingTable, modalities: Sequence[str], flags: bool = True) -> Features:
+    """The embeddings of these modalities side by side, zero where absent, with `flags` what is present beside them."""
     parts = [table.embeddings[m] * table.present[m][:, None] for m in modalities]
-    parts += [table.present[m][:, None].astype(np.float32) for m in modalities]
+    parts += [table.present[m][:, None].astype(np.float32) for m in modalities if flags]
     return Features(np.concatenate(parts, axis=1), table.labels, table.patients)
 
 

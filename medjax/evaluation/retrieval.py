@@ -1,47 +1,71 @@
-"""Retrieval between modalities, and of one modality by all others together."""
+"""Retrieval between modalities, and of one modality by several others together."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import permutations
+from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medjax.evaluation import metrics
 from medjax.evaluation.bootstrap import REPLICATES, Interval, patient_weights, summarise
 from medjax.evaluation.embeddings import EmbeddingTable
+from medjax.evaluation.search import Score, ranks, top_k
+from medjax.losses.similarity import product
 
 CUTS = (1, 5, 10)
+TIES = "a wrong candidate that scores the same as the best right one counts half a place"
 
 
 @dataclass(frozen=True)
 class RetrievalResult:
-    """One direction. gallery: number of candidates, one a study, queried by the same studies. Identical texts are one
-    candidate, and a candidate is right if it belongs to the query's study or, where the query has a text, to one with
-    the same text. scores: float32[n, gallery]. own: int[n], the column of each query's own candidate. rows: int[n],
-    of the queries in the split; candidates: int[gallery], of the candidates.
+    """One direction. Candidates are the items of the studies that query; identical texts are one candidate, and a
+    candidate is right if it belongs to the query's study or, where the query has a text, to one with the same text.
+
+    queries: `{modality: float32[n, E]}`. gallery: float32[g, E], of the candidates. score: of a block of queries with
+    candidates. own: int[n], the column of each query's own candidate. rows: int[n], of the queries in the split;
+    candidates: int[g], of the candidates.
     """
 
-    query: tuple[str, ...]
     target: str
-    gallery: int
     recall: dict[int, Interval]
     recall_replicates: dict[int, np.ndarray]
     median_rank: Interval
     chance_recall: dict[int, float]
     chance_median_rank: float
-    scores: np.ndarray
+    queries: Mapping[str, np.ndarray]
+    gallery: np.ndarray
+    score: Score
     own: np.ndarray
     rows: np.ndarray
     candidates: np.ndarray
+
+    @property
+    def query(self) -> tuple[str, ...]:
+        """The modalities that query together."""
+        return tuple(self.queries)
 
     @property
     def name(self) -> str:
         """Such as "image_to_text"."""
         return f"{'+'.join(self.query)}_to_{self.target}"
 
-    def as_dict(self) -> dict:
+    def similarities(self, studies: np.ndarray) -> np.ndarray:
+        """float32[k, k]: scores of these queries, int[k], with the candidates of the same studies."""
+        chosen = {m: x[studies] for m, x in self.queries.items()}
+        return np.asarray(self.score(chosen, jnp.asarray(self.gallery[self.own[studies]])))
+
+    def nearest(self, studies: np.ndarray, k: int) -> np.ndarray:
+        """int64[q, k]: columns of the best candidates of these queries, int[q]."""
+        chosen = {m: x[studies] for m, x in self.queries.items()}
+        return top_k(chosen, self.gallery, min(k, len(self.gallery)), score=self.score)[1]
+
+    def as_dict(self) -> dict[str, Any]:
         """For results.json."""
         return {
-            "gallery": self.gallery,
+            "gallery": len(self.gallery),
             **{f"recall@{k}": v.as_dict() for k, v in self.recall.items()},
             "median_rank": self.median_rank.as_dict(),
             "chance": {
@@ -57,25 +81,45 @@ def pairwise_retrieval(table: EmbeddingTable, replicates: int = REPLICATES) -> l
     for query, target in permutations(table.embeddings, 2):
         part = table.where(table.all_present((query, target)))
         if len(part) > 1:
-            first, own = _candidates(part, target)
-            scores = part.embeddings[query] @ part.embeddings[target][first].T
-            out.append(_evaluate(part, (query,), target, scores, first, own, replicates))
+            out.append(_evaluate(part, (query,), target, inner_product, replicates))
     return out
 
 
 def joint_retrieval(
     table: EmbeddingTable, target: str, scorer, query: tuple[str, ...] | None = None
 ) -> RetrievalResult | None:
-    """Candidates of `target` by all other modalities (or these) together, over the studies that have all of them."""
+    """Candidates of `target` by all other modalities (or these) together, over the studies that have all of them.
+
+    scorer: see `Method.scorer`.
+    """
     query = tuple(m for m in table.embeddings if m != target) if query is None else query
     part = table.where(table.all_present((*query, target)))
     if len(part) < 2:
         return None
-    queries = {m: part.embeddings[m] for m in query}
-    present = {m: part.present[m] for m in query}
-    first, own = _candidates(part, target)
-    scores = np.asarray(scorer(queries, part.embeddings[target][first], target, present))
-    return _evaluate(part, query, target, scores, first, own, REPLICATES)
+
+    def score(queries, candidates: jax.Array) -> jax.Array:
+        present = {m: jnp.ones(len(x), bool) for m, x in queries.items()}
+        return scorer(queries, candidates, target, present)
+
+    return _evaluate(part, query, target, score, REPLICATES)
+
+
+def inner_product(queries: Mapping[str, jax.Array], candidates: jax.Array) -> jax.Array:
+    """float32[q, k]: of the one modality that queries."""
+    (x,) = queries.values()
+    return product(jnp.asarray(x), candidates)
+
+
+def duplicated_texts(table: EmbeddingTable) -> dict[str, int] | None:
+    """How many texts there are, and how many of them belong to several studies; None without texts."""
+    if "text" not in table.embeddings:
+        return None
+    _, times = np.unique(table.texts[table.present["text"]], return_counts=True)
+    several = times > 1
+    return {
+        **{"studies": int(times.sum()), "distinct": len(times)},
+        **{"duplicated": int(several.sum()), "studies_that_share_one": int(times[several].sum())},
+    }
 
 
 def _candidates(part: EmbeddingTable, target: str) -> tuple[np.ndarray, np.ndarray]:
@@ -87,31 +131,24 @@ def _candidates(part: EmbeddingTable, target: str) -> tuple[np.ndarray, np.ndarr
     return first[order], np.argsort(order)[own.reshape(-1)]
 
 
-def _evaluate(
-    part: EmbeddingTable,
-    query: tuple[str, ...],
-    target: str,
-    scores: np.ndarray,
-    first: np.ndarray,
-    own: np.ndarray,
-    count: int,
-) -> RetrievalResult:
-    relevant = own[:, None] == np.arange(len(first))[None, :]
-    if "text" in query:
-        relevant |= part.texts[:, None] == part.texts[first][None, :]
-    ranks = metrics.ranks(scores, relevant)
+def _evaluate(part: EmbeddingTable, query: tuple[str, ...], target: str, score: Score, count: int) -> RetrievalResult:
+    first, own = _candidates(part, target)
+    queries, gallery = {m: part.embeddings[m] for m in query}, part.embeddings[target][first]
+    groups = np.unique(part.texts, return_inverse=True)[1] if "text" in (*query, target) else np.arange(len(part))
+    right = np.bincount(groups[first])[groups]
+    ranks_n = ranks(score, queries, gallery, groups, groups[first])
     weights = patient_weights(part.patients, count)
-    replicates = {k: metrics.recall_at(ranks, k, weights) for k in CUTS}
+    replicates = {k: metrics.recall_at(ranks_n, k, weights) for k in CUTS}
     return RetrievalResult(
-        query=query,
         target=target,
-        gallery=len(first),
         recall={k: summarise(v) for k, v in replicates.items()},
         recall_replicates=replicates,
-        median_rank=summarise(metrics.weighted_median(ranks, weights)),
-        chance_recall={k: round(metrics.chance_recall(relevant, k), 6) for k in CUTS},
-        chance_median_rank=metrics.chance_median_rank(relevant),
-        scores=scores,
+        median_rank=summarise(metrics.weighted_median(ranks_n, weights)),
+        chance_recall={k: round(metrics.chance_recall(right, len(first), k), 6) for k in CUTS},
+        chance_median_rank=metrics.chance_median_rank(right, len(first)),
+        queries=queries,
+        gallery=gallery,
+        score=score,
         own=own,
         rows=part.rows,
         candidates=part.rows[first],

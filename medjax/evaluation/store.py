@@ -5,13 +5,13 @@ float32[n, E], `present/{modality}` bool[n], `example` uint32[n, 2] (hashes of t
 int64[n] (equal for equal patients and reports, and nothing more), `row` int64[n], `label/{name}` and `attribute/{name}`
 float32[n] (NaN unknown). In NPZ a column is an array, in Parquet a column, in ArrayRecord an example is a safetensors
 record of its values. A single NPZ file with no more than `embedding/{modality}` is a table, too: that of somebody
-else's encoder.
+else's encoder; so are train.npz, validation.npz and test.npz in a folder without index.json.
 """
 
 import json
 import zipfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ import numpy as np
 import safetensors.numpy
 
 from medjax.config import build
-from medjax.data.manifest import Finding
+from medjax.data.manifest import SPLITS, Finding
 from medjax.data.records import RecordFile, sha256, write_file
 from medjax.errors import UserError, check_choice, suggest
 from medjax.evaluation.embeddings import EmbeddingTable
@@ -35,6 +35,7 @@ _GROUPS = ("embedding", "present", "label", "attribute")
 class Index:
     """What index.json says. about: encoder and data, as in every results.json. splits: `{split: [file entries]}`.
     attributes: see the manifest. objectives, log_scales: what the encoder was trained to compare by, for joint scores.
+    left_out: `{split: rows that could not be read}`. tokens: what `medjax.evaluation.token_store` says of its files.
     """
 
     about: dict[str, Any]
@@ -46,6 +47,8 @@ class Index:
     attributes: dict[str, tuple[str, ...]] = field(default_factory=dict)
     objectives: dict[str, Any] = field(default_factory=dict)
     log_scales: dict[str, float] = field(default_factory=dict)
+    left_out: dict[str, int] = field(default_factory=dict)
+    tokens: dict[str, Any] = field(default_factory=dict)
     format: str = FORMAT
 
     def save(self, directory: Path) -> None:
@@ -94,6 +97,35 @@ def read_npz(path: str | Path) -> EmbeddingTable:
       UserError: it cannot be read, or its columns do not fit.
     """
     return from_columns(read_part(Path(path), "npz"), str(path))
+
+
+def is_plain(place: Path) -> bool:
+    """Whether these are tables without an index: an NPZ file, or a folder with such of splits."""
+    folder = not (place / INDEX).is_file() and any((place / f"{k}.npz").is_file() for k in SPLITS)
+    return place.suffix == ".npz" or folder
+
+
+def read_plain(place: Path, split: str, like: EmbeddingTable | None = None) -> EmbeddingTable:
+    """A split of tables without an index; a single file is the split that is read first. like: that of another split,
+    whose labels give the order.
+
+    Raises:
+      UserError: there is no such split, it cannot be read, or has other columns or widths than the other.
+    """
+    single = place.suffix == ".npz"
+    path = place if single else place / f"{split}.npz"
+    if (single and like is not None) or not (single or path.is_file()):
+        raise UserError(f"{place} has no {split} split; give a folder with {split}.npz beside those of other splits")
+    table = read_npz(path)
+    if like is None:
+        return table
+    kinds = [
+        ({m: x.shape[1] for m, x in t.embeddings.items()}, {*t.label_names}, {*t.attributes}) for t in (table, like)
+    ]
+    if kinds[0] != kinds[1]:
+        raise UserError(f"{path} has other embeddings, labels or attributes than the other splits; write all alike")
+    order = [table.label_names.index(name) for name in like.label_names]
+    return replace(table, labels=table.labels[:, order], label_names=like.label_names)
 
 
 def columns(table: EmbeddingTable) -> dict[str, np.ndarray]:
@@ -155,11 +187,11 @@ def _numbered(values: np.ndarray | None, n: int) -> np.ndarray:
 
 def write_part(path: Path, table: Mapping[str, np.ndarray], kind: str) -> dict[str, Any]:
     """Writes columns to one file, all of it or nothing; returns its entry: file, examples, bytes, sha256."""
-    examples = len(next(iter(table.values())))
+    examples = len(next(iter(table.values()), ()))
     if kind == "array_record":
         with RecordFile(path) as out:
             for i in range(examples):
-                out.write(safetensors.numpy.save({k: np.ascontiguousarray(v[i]) for k, v in table.items()}))
+                out.write(safetensors.numpy.save({k: np.array(v[i], order="C") for k, v in table.items()}))
             out.finish()
     else:
         {"npz": _write_npz, "parquet": _write_parquet}[kind](path, table)

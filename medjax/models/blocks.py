@@ -126,20 +126,30 @@ class Attention(nn.Module):
             kept = keep_mask(jax.random.fold_in(chance.key, 2), chance.rows, chance.drop_key, (c.heads, q, k))
             mask = kept if mask is None else mask & kept
         if self.is_mutable_collection("intermediates") and not self.is_initializing():
-            self.sow("intermediates", "attention", _maps(heads["query"], heads["key"], lengths, mask, c.causal))
-        out = jax.nn.dot_product_attention(
-            *heads.values(),
-            mask=mask,
-            key_value_seq_lengths=lengths,
-            is_causal=c.causal,
-            implementation=c.attention,
-        )
+            self.sow(
+                "intermediates", "attention", attention_maps(heads["query"], heads["key"], lengths, mask, c.causal)
+            )
+        out = self.weigh(*heads.values(), lengths, mask)
         out = checkpoint_name(out.reshape(b, q, c.width), "attention")
         return checkpoint_name(dense(c.width, (split, "embed"), dtype, "out")(out), "out")
 
+    def weigh(self, query, key, value, lengths, mask) -> jax.Array:
+        """[b, q, H, K]: the values as the attention maps weigh them, without the maps where a kernel needs none;
+        apart, so that `medjax.models.inspection` can put the maps in its place."""
+        return jax.nn.dot_product_attention(
+            query,
+            key,
+            value,
+            mask=mask,
+            key_value_seq_lengths=lengths,
+            is_causal=self.config.causal,
+            implementation=self.config.attention,
+        )
 
-def _maps(query: jax.Array, key: jax.Array, lengths, mask, causal: bool) -> jax.Array:
-    """float32[b, H, q, k]: what attention weighs the values with."""
+
+def attention_maps(query: jax.Array, key: jax.Array, lengths, mask, causal: bool) -> jax.Array:
+    """float32[b, H, q, k]: what attention weighs the values with. query, key: [b, L, H, K], as `Attention.weigh`
+    takes them."""
     scores = jnp.einsum("bqhk,bshk->bhqs", query, key, preferred_element_type=jnp.float32) / query.shape[-1] ** 0.5
     place = jnp.arange(key.shape[1])
     allowed = jnp.ones(scores.shape, bool) if mask is None else jnp.broadcast_to(mask, scores.shape)

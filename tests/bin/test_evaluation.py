@@ -37,8 +37,9 @@ def evaluated(phantom_run, tmp_path_factory) -> Path:
     """A copy of the run with every evaluation and the report in it."""
     workdir = tmp_path_factory.mktemp("evaluated") / "run"
     shutil.copytree(phantom_run, workdir)
+    more = {"probe": ("--fractions=0.5,1", "--targets=age,creatinine", "--exclusive=cardiomegaly,consolidation")}
     for name in ("zero_shot", "retrieval", "probe"):
-        _run(f"evaluate_{name}", f"--workdir={workdir}")
+        _run(f"evaluate_{name}", f"--workdir={workdir}", *more.get(name, ()))
     _run("report", f"--workdir={workdir}")
     return workdir
 
@@ -59,9 +60,60 @@ def test_zero_shot_results_are_those_of_the_library(evaluated, table_and_encoder
         np.testing.assert_allclose(found["zero_shot"]["macro_auroc"][key], value, atol=0.02)
     assert set(found["zero_shot"]["joint_findings"]) == {"discordant_laterality"}
     assert "discordant_laterality" not in found["zero_shot"]["findings"]
-    assert set(found["controls"]) == {"chance", "untrained", "linear_probe"}
+    controls = {"chance", "untrained", "shuffled", "attributes", "text_only", "linear_probe"}
+    assert set(found["controls"]) == controls
+    assert all(found["controls"][k]["macro_auroc"] for k in controls)
     assert found["data"]["examples"] == len(table) and found["data"]["synthetic"]
     assert found["gain_over_untrained"]["verdict"] in ("better", "worse", "not resolvable on this data")
+
+
+def test_what_zero_shot_fits_comes_from_validation(evaluated, table_and_encoder):
+    _, encoder = table_and_encoder
+    found = _read(evaluated / "evaluation" / "zero_shot" / "results.json")
+    dataset = encoder.dataset()
+    table = embed_batches(encoder.encode, dataset.evaluation("validation", 16), dataset.manifest.labels)
+    findings = encoder.manifest.findings
+    result = zero_shot(table, encoder.embed_prompts(findings), findings, encoder.scorer(), 0)
+    scores = {f.name: f.scores[f.counted] for f in result.scored}
+    points = found["operating_points"]["findings"]
+    assert points and set(points) <= set(scores)
+    for name, ways in points.items():
+        for of in ways.values():
+            assert np.abs(scores[name] - of["threshold"]).min() < 1e-3  # the batches, and so the sums, are others
+    assert set(found["subgroups"]) == {"age", "sex"}
+    assert all(set(of) <= {"raw", "temperature", "platt"} for of in found["calibration"]["findings"].values())
+
+
+@pytest.mark.slow
+def test_zero_shot_of_two_data_sets_by_a_prompt_file_against_another_model(phantom_run, phantom_dir, tmp_path):
+    other = tmp_path / "other"
+    other.symlink_to(phantom_dir)
+    rhythms = ["atrial_fibrillation", "st_elevation"]
+    content = {"templates": ["the ecg shows {}"], "classes": {k: [k] for k in rhythms}, "groups": {"kind": rhythms}}
+    prompts, output = tmp_path / "prompts.json", tmp_path / "out"
+    prompts.write_text(json.dumps(content))
+    done = _run(
+        "evaluate_zero_shot",
+        f"--workdir={phantom_run}",
+        f"--data={phantom_dir},{other}",
+        f"--prompts={prompts}",
+        "--rule=gloria_max",
+        "--modality=ecg",
+        f"--against={phantom_run}",
+        f"--output={output}",
+    )
+    combined = _read(output / "combined.json")
+    assert set(combined) == {phantom_dir.name, "other"}
+    assert combined["other"]["macro_auroc"] == combined[phantom_dir.name]["macro_auroc"]
+    found = _read(output / "other" / "results.json")
+    assert found["prompts"]["st_elevation"] == {"positive": ["the ecg shows st_elevation"], "negative": []}
+    assert found["modalities"] == ["ecg"] and found["rule"]["name"] == "gloria_max"
+    group = found["classes"]["kind"]
+    assert np.sum(group["confusion"]) == sum(group["examples"].values())
+    same = found["against"]["macro_auroc"]
+    assert same["difference"] == {"value": 0, "low": 0, "high": 0}
+    assert same["verdict"] == "not resolvable on this data"
+    assert "kind" in done.stdout and (output / "combined.html").is_file()
 
 
 def test_retrieval_results_are_those_of_the_library(evaluated, table_and_encoder):
@@ -71,12 +123,12 @@ def test_retrieval_results_are_those_of_the_library(evaluated, table_and_encoder
     assert set(found["retrieval"]) == set(expected) and len(expected) == 12
     for name, r in expected.items():
         got = found["retrieval"][name]
-        assert got["gallery"] == r.gallery
+        assert got["gallery"] == len(r.gallery)
         assert got["recall@1"]["value"] <= got["recall@5"]["value"] <= got["recall@10"]["value"] <= 1
-        np.testing.assert_allclose(got["recall@10"]["value"], r.recall[10].value, atol=2 / r.gallery)
+        np.testing.assert_allclose(got["recall@10"]["value"], r.recall[10].value, atol=2 / len(r.gallery))
         np.testing.assert_allclose(got["chance"]["recall@10"], r.chance_recall[10], atol=1e-6)
     joint = joint_retrieval(table, "text", encoder.scorer())
-    assert found["joint_retrieval"][joint.name]["gallery"] == joint.gallery
+    assert found["joint_retrieval"][joint.name]["gallery"] == len(joint.gallery)
     assert len(found["joint_retrieval"]) == 4
     assert 0 <= found["joint_findings"]["discordant_laterality"]["accuracy"]["value"] <= 1
 
@@ -85,13 +137,33 @@ def test_a_probe_is_set_against_its_controls(evaluated):
     found = _read(evaluated / "evaluation" / "probe" / "results.json")
     assert set(found["probe"]) == {"image", "ecg", "labs", "all together"}
     for of in found["probe"].values():
-        assert set(of) == {"trained", "untrained", "raw_input"}
+        assert set(of) == {"trained", "untrained", "raw_input", "shuffled"}
+    assert set(found["controls"]) == {"chance", "attributes", "text"}
+    assert found["recipe"]["name"] == "newton" and "standardised" in found["recipe"]["features"]
     together = found["probe"]["all together"]
     difference = together["trained"]["macro_auroc"]["value"] - together["untrained"]["macro_auroc"]["value"]
     gain = found["gain"]["all together"]["untrained"]["macro_auroc"]["value"]
     np.testing.assert_allclose(gain, difference, atol=1e-5)
     # Findings that the picture cannot show are in the average, and lab values show theirs plainly even when raw.
     assert found["probe"]["labs"]["raw_input"]["labels"]["renal_failure"]["value"] > 0.8
+
+
+def test_a_probe_says_more_where_it_is_asked(evaluated, table_and_encoder):
+    folder = evaluated / "evaluation" / "probe"
+    found = _read(folder / "results.json")
+    whole, half = (found["fractions"]["probe"]["labs"][k]["trained"] for k in ("1", "0.5"))
+    scored = [found["probe"]["labs"]["trained"]["labels"][k]["value"] for k in whole["labels"]]
+    np.testing.assert_allclose(whole["macro_auroc"]["value"], np.mean(scored), atol=1e-5)
+    assert half["seeds"] == len(half["by_seed"]) == 3 and half["examples"] < whole["examples"]
+    lists = [_read(p) for p in sorted((folder / "fraction_lists").iterdir())]
+    assert [(x["fraction"], x["seed"]) for x in lists] == [(0.5, 0), (0.5, 1), (0.5, 2), (1.0, 0)]
+    assert len(lists[-1]["rows"]) == len(set(lists[-1]["examples"])) == whole["examples"]
+    # A lab value is not asked of the lab values; age is.
+    assert set(found["regression"]["creatinine"]["probe"]) == {"image", "ecg", "all but labs"}
+    assert set(found["regression"]["age"]["probe"]) == {"image", "ecg", "labs", "all together"}
+    table, _ = table_and_encoder
+    one = found["exclusive"]["probe"]["labs"]["trained"]
+    assert sum(one["test_examples"].values()) == len(table) - found["exclusive"]["left_out"]["test"]
 
 
 def test_the_summary_gathers_what_was_measured(evaluated):

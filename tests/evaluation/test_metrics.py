@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as sklearn_roc
 
 from medjax.evaluation import metrics
@@ -21,6 +21,16 @@ def test_auroc_equals_scikit_learn_with_ties_and_weights(rng, levels):
     expected = [roc_auc_score(labels, scores, sample_weight=w) for w in weights]
     # Sums of small integers in float64: exact up to the last division.
     np.testing.assert_allclose(metrics.auroc(scores, labels, weights), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [2, 5, 1000])
+def test_average_precision_equals_scikit_learn_with_ties_and_weights(rng, levels):
+    scores, labels = rng.integers(0, levels, 80).astype(float), rng.random(80) < 0.4
+    weights = np.concatenate([once(80), rng.integers(0, 4, (20, 80))])
+    expected = [average_precision_score(labels, scores, sample_weight=w) for w in weights]
+    np.testing.assert_allclose(metrics.average_precision(scores, labels, weights), expected, rtol=1e-12)
+    assert np.isnan(metrics.average_precision(scores, np.zeros(80, bool), once(80)))
+    assert np.isnan(metrics.average_precision(scores[:0], labels[:0], weights[:, :0])).all()
 
 
 def test_auroc_is_the_share_of_pairs_in_order(rng):
@@ -96,16 +106,18 @@ def test_chance_is_what_random_scores_reach(rng, k):
         medians.append(ranks)
     # Four standard errors of the mean over 400 draws; exact where it cannot vary.
     tolerance = 4 * np.std(recalls) / 20 + 1e-12
-    assert abs(metrics.chance_recall(relevant, k) - np.mean(recalls)) <= tolerance
+    right = relevant.sum(axis=1)
+    assert abs(metrics.chance_recall(right, 30, k) - np.mean(recalls)) <= tolerance
     expected_ranks = np.mean(medians, axis=0)
-    assert abs(metrics.chance_median_rank(relevant) - np.median(expected_ranks)) < 4 * 9 / 20
+    assert abs(metrics.chance_median_rank(right, 30) - np.median(expected_ranks)) < 4 * 9 / 20
 
 
 def test_chance_by_hand():
-    assert metrics.chance_recall(np.eye(10, dtype=bool), 1) == pytest.approx(0.1)
-    assert metrics.chance_recall(np.eye(10, dtype=bool), 10) == 1
-    assert metrics.chance_recall(np.ones((4, 10), bool), 1) == 1
-    assert metrics.chance_median_rank(np.eye(9, dtype=bool)) == 5
+    one = np.ones(10, int)
+    assert metrics.chance_recall(one, 10, 1) == pytest.approx(0.1)
+    assert metrics.chance_recall(one, 10, 10) == 1
+    assert metrics.chance_recall(np.full(4, 10), 10, 1) == 1
+    assert metrics.chance_median_rank(one, 9) == 5
 
 
 def test_roc_curve_equals_scikit_learn_and_its_area_is_the_auroc(rng):

@@ -7,6 +7,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 from medjax.data import DataConfig, Dataset
+from medjax.evaluation import sklearn_recipes
 from medjax.evaluation.embeddings import EmbeddingTable
 from medjax.evaluation.probe import Features, joined_features, linear_probe, raw_features
 
@@ -27,6 +28,8 @@ def test_a_planted_direction_is_recovered(planted):
     result = linear_probe(planted, ("sick",))
     assert result.auroc["sick"].value > 0.97 and result.skipped == {}
     assert result.macro.value == result.auroc["sick"].value
+    assert result.macro_auprc.value == result.auprc["sick"].value > 0.95
+    assert result.validation["sick"] > 0.97 and result.chosen["sick"]["C"] in sklearn_recipes.STRENGTHS
 
 
 def test_noise_gives_a_half(rng):
@@ -61,8 +64,6 @@ def test_test_labels_choose_nothing(planted, rng, monkeypatch):
 
 
 def test_the_strength_is_the_one_that_does_best_on_validation(rng, monkeypatch):
-    from medjax.evaluation import probe
-
     # Training labels are noisy and the last two splits follow opposite directions: each would choose another strength.
     direction = rng.normal(size=(6, 1))
     x = {k: rng.normal(size=(n, 6)).astype(np.float32) for k, n in (("train", 60), ("validation", 60), ("test", 60))}
@@ -78,7 +79,7 @@ def test_the_strength_is_the_one_that_does_best_on_validation(rng, monkeypatch):
 
     strengths = (1e-3, 10.0)
     for order in (strengths, strengths[::-1]):
-        monkeypatch.setattr(probe, "STRENGTHS", order)
+        monkeypatch.setattr(sklearn_recipes, "STRENGTHS", order)
         best = max(order, key=lambda c: fit(c, "validation"))
         got = linear_probe(splits, ("sick",)).auroc["sick"].value
         assert got == pytest.approx(fit(best, "test"), abs=2.5e-3)  # converged solvers may differ in two of 896 pairs
@@ -120,6 +121,7 @@ def test_joined_features_are_zero_where_absent_and_say_so(rng):
     table = EmbeddingTable(embeddings, present, np.arange(n), np.arange(n), labels, ("sick",), np.arange(n))
     x = joined_features(table, ("image", "ecg")).x
     assert x.shape == (n, 8)
+    np.testing.assert_array_equal(joined_features(table, ("image", "ecg"), flags=False).x, x[:, :6])
     np.testing.assert_array_equal(x[:7, :3], embeddings["image"][:7])
     assert not x[7:, :3].any() and not x[:3, 3:6].any()
     np.testing.assert_array_equal(x[:, 6:], np.stack([present["image"], present["ecg"]], axis=1))

@@ -111,7 +111,7 @@ def test_a_finding_without_negatives_is_skipped_and_says_why(planted):
 
 def test_a_finding_that_no_embedded_modality_shows_is_skipped_and_says_why(planted):
     f = run(planted, {"seen": finding("labs")})["seen"]
-    assert f.auroc is None and f.skipped == "it shows in labs, which the encoder does not have"
+    assert f.auroc is None and f.skipped == "it shows in labs, which is not among the modalities scored"
 
 
 def test_only_studies_with_the_modalities_that_show_it_count(planted):

@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from medjax.data.items import FileItem
 from medjax.data.manifest import Modality
+from medjax.data.readers.table import number
 from medjax.data.records import Example, encode_text
 from medjax.data.sources.base import Schema, Study
 from medjax.data.sources.chexpert_labels import LABELS, LabelPolicy, findings
@@ -15,6 +16,8 @@ from medjax.errors import UserError
 
 _VALIDATION_SHARE = 0.03  # of the patients; about the 5,000 pictures that MGCA and others hold out
 _PLUS = "df_chexpert_plus*.csv"
+_ABOUT = ("Sex", "Age", "Frontal/Lateral", "AP/PA")
+_ATTRIBUTES = {"sex": ("male", "female"), "age": (), "view": ("frontal AP", "frontal PA", "lateral")}
 _SECTIONS = ("section_findings", "section_impression")
 Picture = tuple[str, dict[str, str]]
 
@@ -29,6 +32,8 @@ class CheXpert:
 
     Reports: `df_chexpert_plus_240401.csv` of CheXpert Plus in the same folder, columns `path_to_image`,
     `section_findings` and `section_impression`, joined by the folder of the study.
+
+    Attributes: sex and age, where they are known, and the view of the study's first picture.
 
     The archive asks for registration, so the layout is tested on generated files; the names of the columns are those of
     its public documentation, that of test.csv is unconfirmed.
@@ -58,6 +63,7 @@ class CheXpert:
             labels=LABELS,
             findings=findings(),
             notes=tuple(notes),
+            attributes=_ATTRIBUTES,
         )
 
     def studies(self) -> Sequence[Study]:
@@ -105,11 +111,11 @@ def _split(official: str, patient: str, has_test: bool) -> str:
 
 
 def _rows(path: Path) -> Iterator[tuple[str, Picture]]:
-    """(study folder, (file, its labels as they are written)) of each picture."""
+    """(study folder, (file, its labels and what else is known of it, as they are written)) of each picture."""
     header = columns_of(path)
-    labels = [label for label in LABELS if label in header]
-    for name, *cells in stream_rows(path, ("Path", *labels)):
-        yield _study_of(name, path), (_relative(name), dict(zip(labels, cells, strict=True)))
+    columns = [column for column in (*LABELS, *_ABOUT) if column in header]
+    for name, *cells in stream_rows(path, ("Path", *columns)):
+        yield _study_of(name, path), (_relative(name), dict(zip(columns, cells, strict=True)))
 
 
 def _relative(name: str) -> str:
@@ -127,10 +133,30 @@ def _study_of(name: str, table: Path) -> str:
     return "/".join(parts[:3])
 
 
+def _frontal_first(picture: Picture) -> tuple[bool, str]:
+    return "frontal" not in picture[0], picture[0]
+
+
+def _factors(row: dict[str, str]) -> dict[str, float]:
+    """The attributes by the numbers of their names, NaN unknown."""
+    cells = {column: row.get(column, "").strip().lower() for column in _ABOUT}
+    side = cells["Frontal/Lateral"]
+    view = f"frontal {cells['AP/PA'].upper()}" if side == "frontal" else side
+    named = {"sex": cells["Sex"], "view": view}
+    found = {k: float(_ATTRIBUTES[k].index(v)) if v in _ATTRIBUTES[k] else float("nan") for k, v in named.items()}
+    return found | {"age": number(row.get("Age", ""), "Age")}
+
+
 def _read(folder: Path, policy: LabelPolicy, study: str, patient: str, rows: list[Picture], report: str) -> Example:
-    files = sorted((name for name, _ in rows), key=lambda x: ("frontal" not in x, x))
-    items: dict[str, list] = {"image": [FileItem("image", inside(folder, name)) for name in files]}
+    pictures = sorted(rows, key=_frontal_first)
+    items: dict[str, list] = {"image": [FileItem("image", inside(folder, name)) for name, _ in pictures]}
     if report:
         items["text"] = [encode_text(report)]
-    labels = policy.values(rows[0][1])
-    return Example(example_id=study, patient_id=patient, group_id=study, items=items, labels=labels)
+    return Example(
+        example_id=study,
+        patient_id=patient,
+        group_id=study,
+        items=items,
+        labels=policy.values(rows[0][1]),
+        factors=_factors(pictures[0][1]),
+    )

@@ -28,6 +28,8 @@ _SPLITS = ("train",) * 7 + ("validation",) + ("test",) * 2
 class Decathlon:
     """The folder of one task: `dataset.json`, with `training` = [{"image", "label"}], `labels` and `modality`, and the
     NIfTI files that it names. A task of several sequences gives volumes of as many channels; CT is in Hounsfield units.
+    The modality "mask" is the labelled volume of a case, whose values are the keys of `labels`; where these are 0, 1,
+    2, ... its names are those of the values.
 
     The lab values of a case are the volumes in mm^3 of the structures of its mask. Cases without a mask (the task's own
     test cases) are left out. The archive names no patients: every case is one, but for Task04, hippocampus, where ten
@@ -64,13 +66,18 @@ class Decathlon:
         """Volumes, and the volumes of what the masks show."""
         task = self._task
         names = tuple(task["labels"].values())
+        consecutive = sorted(task["labels"]) == list(task["labels"]) == list(range(1, len(names) + 1))
         block = _BLOCK.get(task["name"].lower())
         neighbours = f"; {block} of neighbouring numbers count as one patient" if block else ""
         return Schema(
             name=f"decathlon-{task['name'].lower()}",
             source="Medical Segmentation Decathlon, arXiv 2106.05735",
             licence=task["licence"],
-            modalities={"volume": Modality("volume"), "labs": Modality("labs", names, ("mm3",) * len(names))},
+            modalities={
+                "volume": Modality("volume"),
+                "mask": Modality("volume", ("background", *names) if consecutive else ()),
+                "labs": Modality("labs", names, ("mm3",) * len(names)),
+            },
             sensitive=False,
             patients_known=False,
             notes=(f"No patient ids{neighbours}.", "Lab values are volumes in mm^3, measured in the masks."),
@@ -94,7 +101,9 @@ class Decathlon:
         several = len(self._task["modalities"]) > 1
         unit = "HU" if self._task["modalities"][0].upper() == "CT" else ""
         volume = FileItem("nifti", inside(self.path, image), {"unit": unit, "channels": several})
-        return Example(name, patient, {"volume": [volume], "labs": [self._sizes(inside(self.path, label))]})
+        path = inside(self.path, label)
+        items = {"volume": [volume], "mask": [FileItem("nifti", path)], "labs": [self._sizes(path)]}
+        return Example(name, patient, items)
 
     def _sizes(self, path: Path) -> np.ndarray:
         """float32[F]: mm^3 of each structure of a mask."""

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ from medjax.data.records import Example, encode_text
 from medjax.data.sources.base import Schema, Study
 from medjax.errors import LayoutError, UserError, check_choice, suggest
 
+_UNKNOWN = ("", "nan", "na", "none", "null")
+_MOST_NAMES = 64  # of an attribute: a column with more is no attribute, and may name patients
 _SPLIT_NAMES = {"val": "validation", "valid": "validation", "dev": "validation"}
 
 
@@ -31,7 +33,8 @@ class Columns:
 
     image, ecg, volume and report name files; report files become items of the text, after those of the text columns.
     time: days, or dates, which become days since the patient's first study. identifier: names, record numbers, dates of
-    birth and the like, which are taken out of the texts of their row and go nowhere else.
+    birth and the like, which are taken out of the texts of their row and go nowhere else. attribute: what is known of
+    patient or study beside (sex, age, view, site, device), to evaluate subgroups by: numbers, or else a few names.
     """
 
     image: tuple[str, ...] = ()
@@ -46,12 +49,13 @@ class Columns:
     split: str = ""
     time: str = ""
     identifier: tuple[str, ...] = ()
+    attribute: tuple[str, ...] = ()
 
     def all(self) -> list[str]:
         """Every column that is named."""
         single = [c for c in (self.patient, self.example, self.split, self.time) if c]
         modalities = (*self.image, *self.ecg, *self.text, *self.numeric, *self.volume, *self.report)
-        return [*modalities, *self.label, *self.identifier, *single]
+        return [*modalities, *self.label, *self.identifier, *self.attribute, *single]
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,15 @@ class Table:
             sensitive=self.sensitive,
             patients_known=bool(c.patient),
             notes=notes,
+            attributes=self._attributes,
         )
+
+    @cached_property
+    def _attributes(self) -> dict[str, tuple[str, ...]]:
+        """Of each attribute column none where all its cells are numbers, else the names that stand in it."""
+        columns = self.columns.attribute
+        rows = read_table(self.path, columns) if columns else []
+        return {c: _names(c, {row[c].strip() for row in rows}) for c in columns}
 
     @property
     def root(self) -> Path:
@@ -164,7 +176,14 @@ class Table:
             items=items,
             time=day if day is not None else number(row[c.time], c.time) if c.time else 0.0,
             labels={k: binary(row[k], k, self.uncertain) for k in c.label},
+            factors={k: self._factor(k, row[k].strip()) for k in c.attribute},
         )
+
+    def _factor(self, column: str, cell: str) -> float:
+        names = self._attributes[column]
+        if not names:
+            return number(cell, column)
+        return float(names.index(cell)) if cell in names else float("nan")
 
     def _file(self, name: str) -> Path:
         """The file, which must lie in the table's folder."""
@@ -181,6 +200,26 @@ class Table:
         reader = reader_for(path, kind)
         given = {"rate": self.ecg_rate} if kind == "ecg" else {}
         return FileItem(reader, path, given | dict(self.options.get(reader, {})))
+
+
+def _names(column: str, cells: set[str]) -> tuple[str, ...]:
+    """Sorted; none where all cells are numbers.
+
+    Raises:
+      UserError: there are too many.
+    """
+    try:
+        for cell in cells:
+            number(cell, column)
+    except UserError:
+        names = sorted(c for c in cells if c.lower() not in _UNKNOWN)
+        if len(names) > _MOST_NAMES:
+            raise LayoutError(
+                f"attribute column {column!r} holds {len(names)} different texts, and may hold {_MOST_NAMES}; give "
+                "numbers, or fewer names"
+            ) from None
+        return tuple(names)
+    return ()
 
 
 def read_prompts(path: str, labels: Sequence[str]) -> dict[str, Finding]:

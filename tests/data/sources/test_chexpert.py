@@ -57,6 +57,32 @@ def test_views_are_items_of_a_study_frontal_first(archive):
     assert example.group_id == "train/patient00001/study1" and example.patient_id == "patient00001"
 
 
+def test_sex_age_and_view_are_attributes_by_the_numbers_of_their_names(archive):
+    rows = train_rows(3)
+    rows[0] |= {"Sex": "Male", "Age": "", "AP/PA": ""}  # the lateral view of patient 1
+    rows[1] |= {"Sex": "Male", "Age": "", "AP/PA": "PA"}
+    rows[2:4] = [r | {"Sex": "Unknown"} for r in rows[2:4]]
+    rows[5]["AP/PA"] = "LL"
+    rows += [row("train/patient00004/study1/view1_lateral.jpg")]
+    write_table(archive / "train.csv", rows)
+    write_picture(archive / "train/patient00004/study1/view1_lateral.jpg", 1)
+    source = CheXpert(archive)
+    names = source.schema.attributes
+    found = {}
+    for k in range(1, 5):
+        factors = studies(source)[f"train/patient0000{k}/study1"].read().factors
+        assert set(factors) == set(names)
+        found[k] = tuple(None if np.isnan(v) else names[a][int(v)] if names[a] else v for a, v in factors.items())
+    order = list(studies(source)["train/patient00001/study1"].read().factors)
+    assert order == ["sex", "view", "age"]
+    assert found == {
+        1: ("male", "frontal PA", None),
+        2: (None, "frontal AP", 60.0),
+        3: ("female", None, 60.0),
+        4: ("female", "lateral", 60.0),
+    }
+
+
 def test_without_a_test_table_valid_is_the_test_split_and_validation_is_cut_by_patient(archive):
     found = studies(CheXpert(archive)).values()
     assert {s.split for s in found if s.name.startswith("valid/")} == {"test"}

@@ -1,6 +1,7 @@
 """A table of one's own: from a CSV with pictures, texts and numbers to batches."""
 
 import csv
+import dataclasses
 import io
 import json
 
@@ -204,6 +205,27 @@ def test_sections_are_chosen_from_cells_and_from_report_files(tmp_path):
     assert texts(("findings", "impression")) == ["Clear. Normal.", "Blunted angle. Effusion."]
     assert texts(("history",)) == ["Pain.", "Cough."]
     assert texts(())[1].startswith("HISTORY: Cough.")
+
+
+def test_attributes_are_numbers_or_names(tmp_path):
+    table_rows = [
+        row | {"age": str(20 + i), "site": ("north", "east", "", "NA")[i % 4]} for i, row in enumerate(rows())
+    ]
+    table_rows[1]["age"] = ""
+    source = table(write(tmp_path, table_rows), dataclasses.replace(COLUMNS, attribute=("age", "site")))
+    manifest = build(source, tmp_path / "data")
+    assert manifest.attributes == {"age": (), "site": ("east", "north")}
+    found = Dataset.open(DataConfig(dir=str(tmp_path / "data"), modalities={"labs": {}})).attributes("train")
+    kept = [i for i, row in enumerate(rows()) if row["split"] == "train"]
+    np.testing.assert_array_equal(found["age"], [np.nan if i == 1 else 20 + i for i in kept])
+    np.testing.assert_array_equal(found["site"], [(1, 0, np.nan, np.nan)[i % 4] for i in kept])
+
+
+def test_an_attribute_of_too_many_names_is_refused(tmp_path):
+    table_rows = [row | {"who": f"name {k}.{i}"} for k in range(3) for i, row in enumerate(rows())]
+    path = write(tmp_path, table_rows)
+    with pytest.raises(UserError, match="attribute column 'who' holds 72 different texts"):
+        _ = table(path, dataclasses.replace(COLUMNS, attribute=("who",))).schema
 
 
 def test_uncertain_labels_need_a_policy(tmp_path):
