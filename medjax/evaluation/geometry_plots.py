@@ -4,18 +4,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 from medjax.evaluation.bootstrap import Interval
-from medjax.evaluation.plots import STYLE, png
+from medjax.evaluation.figures import one_axis, png, style, subplots
 
 _COLOURS = ("#1f5fa8", "#b5402f", "#2e8b57", "#8a6bb1", "#c08a1e", "#4a4a4a")
 
 
 def scatter(points: Mapping[str, np.ndarray], explained: Sequence[float]) -> bytes:
     """Modalities in the plane, `{name: [n, 2]}`. explained: shares of the variance along both axes."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(4.6, 3.8))
+    with style():
+        figure, axis = one_axis((4.6, 3.8))
         for i, (name, xy) in enumerate(points.items()):
             axis.plot(*xy.T, "o", ms=3, alpha=0.5, mew=0, color=_COLOURS[i % len(_COLOURS)], label=name)
         axis.set(xlabel=f"first component, {explained[0]:.0%}", ylabel=f"second component, {explained[1]:.0%}")
@@ -25,8 +24,8 @@ def scatter(points: Mapping[str, np.ndarray], explained: Sequence[float]) -> byt
 
 def spectra(spectra_: Mapping[str, np.ndarray], untrained: Mapping[str, np.ndarray]) -> bytes:
     """Singular values over the largest, by modality; dashed before training."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(4.6, 3.2))
+    with style():
+        figure, axis = one_axis((4.6, 3.2))
         for i, (name, s) in enumerate(spectra_.items()):
             colour = _COLOURS[i % len(_COLOURS)]
             axis.semilogy(*_above(s), color=colour, lw=1.5, label=name)
@@ -57,8 +56,8 @@ def curves(x: Sequence[float], panels: Sequence[Panel], label: str) -> bytes:
     """Small multiples of values against x, with their intervals as bands and chance as a dotted line."""
     columns = min(3, len(panels))
     rows = -(-len(panels) // columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(3.2 * columns, 2.5 * rows), squeeze=False)
+    with style():
+        figure, axes = subplots(rows, columns, figsize=(3.2 * columns, 2.5 * rows))
         for axis in axes.flat[len(panels) :]:
             axis.axis("off")
         for axis, panel in zip(axes.flat, panels, strict=False):

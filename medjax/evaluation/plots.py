@@ -1,41 +1,21 @@
 """Figures of the reports, as PNG bytes."""
 
-import io
 from collections.abc import Mapping, Sequence
 
-import matplotlib
 import numpy as np
 
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
-
 from medjax.evaluation.bootstrap import Interval
+from medjax.evaluation.figures import one_axis, png, style, subplots
 
-STYLE = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.titlesize": 9,
-    "legend.frameon": False,
-    "legend.fontsize": 8,
-}
 _BLUE, _GRAY, _RED = "#1f5fa8", "#9a9a9a", "#b5402f"
-
-
-def png(figure) -> bytes:
-    """A figure as PNG bytes; it is closed."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    return out.getvalue()
 
 
 def roc_curves(curves: Sequence[tuple[str, np.ndarray, np.ndarray, Interval]]) -> bytes:
     """Small multiples of (name, false positive rate, true positive rate, AUROC)."""
     columns = min(5, len(curves))
     rows = -(-len(curves) // columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(2.1 * columns, 2.2 * rows), squeeze=False)
+    with style():
+        figure, axes = subplots(rows, columns, figsize=(2.1 * columns, 2.2 * rows))
         for axis in axes.flat:
             axis.axis("off")
         for axis, (name, fpr, tpr, area) in zip(axes.flat, curves, strict=False):
@@ -51,8 +31,8 @@ def roc_curves(curves: Sequence[tuple[str, np.ndarray, np.ndarray, Interval]]) -
 
 def intervals(rows: Sequence[tuple[str, Interval]], chance: float | None, label: str) -> bytes:
     """Points with their intervals, one a row, and a line at chance."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.2, 0.5 + 0.26 * len(rows)))
+    with style():
+        figure, axis = one_axis((6.2, 0.5 + 0.26 * len(rows)))
         y = np.arange(len(rows))[::-1]
         values = np.array([i.value for _, i in rows])
         low = np.array([i.low for _, i in rows])
@@ -74,8 +54,8 @@ def reliability_curves(curves: Sequence[tuple[str, Mapping[str, Sequence[tuple[f
     """Small multiples of (name, {how: (mean probability, share of positives, examples) of each bin})."""
     columns = min(5, len(curves))
     rows = -(-len(curves) // columns)
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(2.1 * columns, 2.2 * rows), squeeze=False)
+    with style():
+        figure, axes = subplots(rows, columns, figsize=(2.1 * columns, 2.2 * rows))
         for axis in axes.flat:
             axis.axis("off")
         for axis, (name, ways) in zip(axes.flat, curves, strict=False):
@@ -93,8 +73,8 @@ def reliability_curves(curves: Sequence[tuple[str, Mapping[str, Sequence[tuple[f
 
 def similarity_matrix(scores: np.ndarray, query: str, target: str) -> bytes:
     """A square of scores; the diagonal holds the pairs."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(3.6, 3.2))
+    with style():
+        figure, axis = one_axis((3.6, 3.2))
         picture = axis.imshow(scores, cmap="viridis", interpolation="nearest")
         axis.set(xlabel=f"{target} of study", ylabel=f"{query} of study", xticks=[], yticks=[])
         figure.colorbar(picture, ax=axis, shrink=0.8)
@@ -103,8 +83,8 @@ def similarity_matrix(scores: np.ndarray, query: str, target: str) -> bytes:
 
 def recall_bars(names: Sequence[str], values: Sequence[Interval], chance: Sequence[float], label: str) -> bytes:
     """Bars with intervals, and a tick where chance lies."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(6.2, 0.6 + 0.28 * len(names)))
+    with style():
+        figure, axis = one_axis((6.2, 0.6 + 0.28 * len(names)))
         y = np.arange(len(names))[::-1]
         value = np.array([v.value for v in values])
         spread = np.array([[v.value - v.low for v in values], [v.high - v.value for v in values]])
@@ -118,8 +98,8 @@ def recall_bars(names: Sequence[str], values: Sequence[Interval], chance: Sequen
 
 def learning_curve(steps: Sequence[int], loss: Sequence[float], validation: Sequence[tuple[int, float]]) -> bytes:
     """Training loss by step, and validation loss where it was measured."""
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(5.2, 2.4))
+    with style():
+        figure, axis = one_axis((5.2, 2.4))
         axis.plot(steps, loss, color=_BLUE, lw=1.4, label="training")
         if validation:
             axis.plot(*zip(*validation, strict=True), "o-", color=_RED, ms=4, lw=1, label="validation")
@@ -134,8 +114,8 @@ def ecg_trace(
     """A few leads of the first four seconds, float32[C, T] in mV."""
     chosen = [lead for lead in shown if lead in leads] or list(leads[:4])
     t = np.arange(min(signal_ct.shape[1], int(4 * rate))) / rate
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(2.6, 1.5))
+    with style():
+        figure, axis = one_axis((2.6, 1.5))
         for i, lead in enumerate(chosen):
             axis.plot(t, signal_ct[list(leads).index(lead), : len(t)] - 2.0 * i, color="#222222", lw=0.7)
             axis.text(-0.05, -2.0 * i, lead, ha="right", va="center", fontsize=7)

@@ -1,18 +1,16 @@
 """Figures of robustness, as PNG bytes: how a score falls with the level, and what the levels look like."""
 
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 from medjax.data.manifest import Modality
 from medjax.data.volumes import Volume
 from medjax.evaluation.bootstrap import summarise
+from medjax.evaluation.figures import one_axis, png, style, subplots
 from medjax.evaluation.robustness import Curve
 
-_STYLE = {"font.size": 8, "axes.titlesize": 8, "axes.spines.top": False, "axes.spines.right": False}
 _BLUE, _GRAY, _RED = "#1f5fa8", "#9a9a9a", "#b5402f"
 _SECONDS, _LEADS = 3, ("II", "V5")
 
@@ -22,10 +20,8 @@ def degradation(curves: Sequence[Curve], metric: str, chance: float, untrained: 
     dotted the untrained encoder on the intact split."""
     columns = min(5, len(curves))
     rows = -(-len(curves) // columns)
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(
-            rows, columns, figsize=(2.1 * columns, 1.7 * rows), squeeze=False, sharey=True, sharex=True
-        )
+    with style(font__size=8, axes__titlesize=8):
+        figure, axes = subplots(rows, columns, figsize=(2.1 * columns, 1.7 * rows), sharey=True, sharex=True)
         for axis in axes.flat[len(curves) :]:
             axis.axis("off")
         for axis, curve in zip(axes.flat, curves, strict=False):
@@ -40,20 +36,20 @@ def degradation(curves: Sequence[Curve], metric: str, chance: float, untrained: 
         axes[0][0].set_ylabel(metric)
         axes[-1][0].set_xlabel("level")
         figure.tight_layout()
-        return _png(figure)
+        return png(figure)
 
 
 def subset_bars(names: Sequence[str], values: Sequence[np.ndarray], metric: str, chance: float) -> bytes:
     """A bar with its interval for each subset of modalities, float64[1 + r] each, and a line at chance."""
-    with plt.rc_context(_STYLE):
-        figure, axis = plt.subplots(figsize=(5.6, 0.6 + 0.26 * len(names)))
+    with style(font__size=8, axes__titlesize=8):
+        figure, axis = one_axis((5.6, 0.6 + 0.26 * len(names)))
         found, y = [summarise(v) for v in values], np.arange(len(names))[::-1]
         spread = np.array([[f.value - f.low for f in found], [f.high - f.value for f in found]])
         axis.barh(y, [f.value for f in found], height=0.6, color=_BLUE, alpha=0.75, xerr=np.nan_to_num(spread).clip(0))
         axis.axvline(chance, color=_RED, lw=1, ls="--")
         axis.set_yticks(y, names)
         axis.set_xlabel(f"{metric} (dashed: chance)")
-        return _png(figure)
+        return png(figure)
 
 
 def grid(items: Mapping[str, Sequence[Any]], schema: Modality, levels: Sequence[int]) -> bytes:
@@ -62,8 +58,8 @@ def grid(items: Mapping[str, Sequence[Any]], schema: Modality, levels: Sequence[
     rows, columns = len(items), max(len(x) for x in items.values())
     wide = 1.9 if schema.kind == "ecg" else 1.15
     draw = {"image": _picture, "volume": _slice, "ecg": _trace}[schema.kind]
-    with plt.rc_context(_STYLE):
-        figure, axes = plt.subplots(rows, columns, figsize=(wide * columns + 0.6, 1.15 * rows), squeeze=False)
+    with style(font__size=8, axes__titlesize=8):
+        figure, axes = subplots(rows, columns, figsize=(wide * columns + 0.6, 1.15 * rows))
         for line, (name, found) in zip(axes, items.items(), strict=True):
             for axis, item in zip(line, found, strict=True):
                 draw(axis, item, found[0], schema)
@@ -74,7 +70,7 @@ def grid(items: Mapping[str, Sequence[Any]], schema: Modality, levels: Sequence[
         for axis, title in zip(axes[0], ("intact", *(f"level {k}" for k in levels)), strict=True):
             axis.set_title(title)
         figure.subplots_adjust(wspace=0.04, hspace=0.06)
-        return _png(figure)
+        return png(figure)
 
 
 def _picture(axis, item: np.ndarray, intact: np.ndarray, schema: Modality) -> None:
@@ -96,10 +92,3 @@ def _trace(axis, item: np.ndarray, intact: np.ndarray, schema: Modality) -> None
     for place, lead in enumerate(shown):
         axis.plot(np.clip(item[lead, :t], -1.4, 1.8) - 3.2 * place, color="#222222", lw=0.6)
     axis.set_ylim(-3.2 * len(shown) + 1.6, 2.0)
-
-
-def _png(figure) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=100, bbox_inches="tight")
-    plt.close(figure)
-    return out.getvalue()

@@ -1,20 +1,17 @@
 """Pictures and volumes under maps, as PNG bytes, with the colours' scale beside; hatched is what was not seen."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import matplotlib
 import numpy as np
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.patches import Rectangle
 
-STYLE = {"font.size": 9, "axes.titlesize": 9, "hatch.linewidth": 0.4}
+from medjax.evaluation.figures import png, style, subplots
+
 _FRAME = "#00e5ff"
 _MANY = 500
 _COLUMNS = 4  # pictures side by side
@@ -67,14 +64,6 @@ class Drawn:
         bar.ax.tick_params(labelsize=7)
 
 
-def png(figure) -> bytes:
-    """The bytes of a figure, which is closed."""
-    out = io.BytesIO()
-    figure.savefig(out, format="png", dpi=120, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    return out.getvalue()
-
-
 def picture(pixels: np.ndarray, maps: Sequence[Drawn], boxes: np.ndarray | Sequence = ()) -> bytes:
     """A picture as it came, then under each map. pixels: uint8[H, W] or [H, W, 3]. boxes: float[k, 4] (x0, y0, x1, y1
     in [0, 1]), drawn as frames."""
@@ -82,9 +71,9 @@ def picture(pixels: np.ndarray, maps: Sequence[Drawn], boxes: np.ndarray | Seque
     cells = [None, *maps]
     columns = min(_COLUMNS, len(cells))
     rows, side = -(-len(cells) // columns), 2.9 * min(height / width, 1.6)
-    with plt.rc_context(STYLE):
+    with style(hatch__linewidth=0.4):
         size, ratios = (2.9 * columns, rows * (side + 0.8)), [side, 0.12] * rows
-        figure, axes = plt.subplots(2 * rows, columns, figsize=size, height_ratios=ratios, squeeze=False)
+        figure, axes = subplots(2 * rows, columns, figsize=size, height_ratios=ratios)
         for axis in axes.flat:
             axis.axis("off")
         for i, drawn in enumerate(cells):
@@ -118,8 +107,8 @@ def slices(voxels: np.ndarray, maps: Sequence[Drawn], spacing: Sequence[float]) 
 
     voxels: uint8[D, H, W] on the canonical axes. spacing: mm along them.
     """
-    with plt.rc_context(STYLE):
-        figure, axes = plt.subplots(len(maps), 3, figsize=(8.7, 3.1 * len(maps)), squeeze=False, layout="constrained")
+    with style(hatch__linewidth=0.4):
+        figure, axes = subplots(len(maps), 3, figsize=(8.7, 3.1 * len(maps)), layout="constrained")
         for row, drawn in zip(axes, maps, strict=True):
             at = np.unravel_index(np.argmax(np.nan_to_num(drawn.map, nan=-np.inf)), drawn.map.shape)
             for dim, (axis, name) in enumerate(zip(row, ("axial", "coronal", "sagittal"), strict=True)):

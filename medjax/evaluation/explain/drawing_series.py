@@ -4,11 +4,12 @@ import re
 from collections.abc import Sequence
 
 import numpy as np
-from matplotlib import pyplot as plt
 from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from medjax.evaluation.explain.drawing import STYLE, Drawn, png
+from medjax.evaluation.explain.drawing import Drawn
+from medjax.evaluation.figures import one_axis, png, style, subplots
 
 _STEP_MV = 2.0  # from one lead's baseline to the next
 _PAPER = {"minor": "#fbe6e6", "major": "#f3c6c6"}
@@ -22,8 +23,8 @@ def ecg(signal_ct: np.ndarray, leads: Sequence[str], rate: float, drawn: Drawn) 
     """
     there = [i for i in range(len(leads)) if np.isfinite(signal_ct[i]).all()]
     t = np.arange(signal_ct.shape[1]) / rate
-    with plt.rc_context(STYLE):
-        figure, axis = plt.subplots(figsize=(11, 0.9 + 0.6 * len(there)), layout="constrained")
+    with style():
+        figure, axis = one_axis((11, 0.9 + 0.6 * len(there)), layout="constrained")
         _paper(axis, t[-1], len(there))
         for line, lead in enumerate(there):
             trace, relevance = np.clip(signal_ct[lead], -1.5, 2.2) - _STEP_MV * line, drawn.map[lead]
@@ -56,8 +57,8 @@ def words(text: str, spans: Sequence[tuple[int, int]], maps: Sequence[Drawn]) ->
     breaks = _lines(text)
     height = _POINTS * 2.0 * (len(breaks) + 2) * len(maps)
     width = _POINTS * _ADVANCE * (_COLUMNS + 2)
-    with plt.rc_context(STYLE):
-        figure = plt.figure(figsize=(width / 72, height / 72))
+    with style():
+        figure = Figure(figsize=(width / 72, height / 72))
         axis = figure.add_axes((0, 0, 1, 1))  # letters and marks meet only where a unit is a letter
         axis.set(xlim=(-1, _COLUMNS + 1), ylim=(len(maps) * (len(breaks) + 2), 0))
         axis.axis("off")
@@ -68,8 +69,8 @@ def words(text: str, spans: Sequence[tuple[int, int]], maps: Sequence[Drawn]) ->
                 if last > first and np.isfinite(value):
                     _mark(axis, breaks, first, last, top + 1, drawn, value)
             for line, (first, last) in enumerate(breaks):
-                style = dict(family="DejaVu Sans Mono", fontsize=_POINTS, va="center")
-                axis.text(0, top + 1.55 + line, text[first:last], **style)
+                letters = dict(family="DejaVu Sans Mono", fontsize=_POINTS, va="center")
+                axis.text(0, top + 1.55 + line, text[first:last], **letters)
         return png(figure)
 
 
@@ -104,9 +105,9 @@ def bars(names: Sequence[str], values: np.ndarray, units: Sequence[str], maps: S
         for n, v, u in zip(names, values, units or [""] * len(names), strict=True)
     ]
     y = np.arange(len(names))[::-1]
-    with plt.rc_context(STYLE | {"axes.spines.top": False, "axes.spines.right": False}):
+    with style():
         size = 2.6 + 3.2 * len(maps), 0.8 + 0.27 * len(names)
-        figure, axes = plt.subplots(1, len(maps), figsize=size, squeeze=False, sharey=True, layout="constrained")
+        figure, axes = subplots(1, len(maps), figsize=size, sharey=True, layout="constrained")
         for axis, drawn in zip(axes[0], maps, strict=True):
             shown = np.where(np.isfinite(values), np.nan_to_num(drawn.map), 0.0)
             axis.barh(y, shown, color=drawn.colours(shown, light=True), height=0.7)

@@ -22,6 +22,7 @@ SMALL = {
     "gram": "tiny",
     "hannover": "tiny",
     "hippocampus": "tiny",
+    "mae": "tiny",
     "mae_then_contrastive": "tiny",
     "medclip_sam": "tiny",
     "mgca": "tiny",
@@ -90,11 +91,12 @@ def test_whole_model_on_a_whole_pod():
     assert memory["parameters"] <= 1.1 * 4 * total / 64
     assert memory["optimizer"] <= 1.1 * 8 * total / 64
     rows = {(row["kind"], tuple(row["axes"])): row for row in found["collectives"]}
-    # Weights are gathered along fsdp, and something is summed over both axes.
+    # Weights are gathered along fsdp, in the passes forward and back and again where blocks are computed anew, in two
+    # or four bytes a number; something is summed over both axes.
     gathered = sum(row["sent"] for (kind, axes), row in rows.items() if kind == "all-gather" and axes == ("fsdp",))
-    assert 0.6 * 2 * total < gathered < 2.2 * 2 * total
+    assert 2 * 2 * total < gathered < 3 * 4 * total
     assert ("all-reduce", ("replica", "fsdp")) in rows
-    assert found["collective_bytes_per_device"] < 3 * 4 * total
+    assert found["collective_bytes_per_device"] < 6 * 4 * total
 
 
 def test_memory_and_communication_of_a_device_do_not_grow_with_their_number():
