@@ -19,6 +19,7 @@ READERS = [
     "wfdb>=4.1",
 ]
 TFDS = ["tensorflow-datasets>=4.9.9", "importlib_resources>=6"]  # which it needs and names for old Pythons only
+FAISS = ["faiss-cpu>=1.9"]
 GCS = ["gcsfs>=2025.3"]
 # For the export's check, and for those who use the export.
 TORCH = ["torch>=2.4"]
@@ -68,6 +69,8 @@ setup(
         "tpu": ["jax[tpu]"],
         "cuda": ["jax[cuda13]"],
         "wandb": ["wandb"],
+        # evaluate_retrieval --faiss.
+        "faiss": FAISS,
         # Data sets, workdirs and checkpoints at gs://.
         "gcs": GCS,
         # What medjax.bin.benchmark compares with.
@@ -76,6 +79,7 @@ setup(
         "parity": ["timm>=1.0.20; python_version < '3.12'", "open_clip_torch>=3; python_version < '3.12'"],
         "test": [
             *READERS,
+            *FAISS,
             *GCS,
             *TFDS,
             *NOTEBOOKS,

@@ -7,6 +7,7 @@ and absence. Against chance, the encoder before training, and embeddings dealt o
 another model, paired over patients.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from absl import flags
@@ -18,10 +19,13 @@ from medjax.bin.retrieval_against import Differences, against_table, compare, th
 from medjax.bin.retrieval_measure import Retrieved, measure
 from medjax.bin.retrieval_page import fill, label_table, pair_table, spoken, statement, subset_table
 from medjax.errors import UserError
-from medjax.evaluation import label_retrieval, retrieval
-from medjax.evaluation.bootstrap import Interval, summarise
+from medjax.evaluation import faiss_index, label_retrieval, retrieval
+from medjax.evaluation.bootstrap import Interval, patient_weights, summarise
 from medjax.evaluation.controls import shuffled
 from medjax.evaluation.joint import RULES, Scorer
+from medjax.evaluation.metrics import weighted_mean
+
+_INDEXED = 10  # nearest candidates that an index must find
 
 _EXAMPLES = flags.DEFINE_integer("examples", 3, "Queries whose nearest neighbours are shown in the report; 0 for none.")
 _JOINT = flags.DEFINE_enum(
@@ -37,6 +41,9 @@ _SAME_PATIENT = flags.DEFINE_enum(
 _SEED = flags.DEFINE_integer("candidate_seed", 0, "Which of the other studies stand among the ten candidates.")
 _AGAINST = flags.DEFINE_string(
     "against", "", "Another run, export or embeddings, of the same examples, to compare with, paired over patients."
+)
+_FAISS = flags.DEFINE_string(
+    "faiss", "", "An index of FAISS, such as HNSW32: also say how much of the exact result it finds."
 )
 
 
@@ -63,6 +70,10 @@ def main() -> None:
     if differences is not None:
         print(f"\nagainst {_AGAINST.value}, paired over patients:")
         cli.print_table(*against_table(differences, spoken))
+    indexed = _indexed(result) if _FAISS.value else {}
+    if indexed:
+        print(f"\nindex {_FAISS.value} of FAISS:")
+        cli.print_table(*_index_table(indexed))
     texts = retrieval.duplicated_texts(table)
     if texts:
         print("{duplicated} of {distinct} texts belong to several studies ({studies_that_share_one})".format(**texts))
@@ -73,11 +84,17 @@ def main() -> None:
         page.heading(f"Against {Path(_AGAINST.value).name}")
         page.text("Both are scored on the same studies, and each replicate draws the same patients for both.")
         page.table(*against_table(differences, spoken))
+    if indexed:
+        page.heading(f"Index {_FAISS.value} of FAISS")
+        page.text("The scores above are of exact search. Who serves the gallery by this index finds so much of it.")
+        page.table(*_index_table(indexed))
     controls = {"untrained": before.as_dict() if before else None, "shuffled": torn.as_dict()}
     results = {**about, **policies, **result.as_dict(), "controls": controls, **_gains(result, before)}
     if differences is not None:
         found = {metric: {k: d.as_dict() for k, d in of.items()} for metric, of in differences.items()}
         results["against"] = {"place": Path(_AGAINST.value).name, **found}
+    if indexed:
+        results["faiss"] = {"index": _FAISS.value, **{k: v.as_dict() for k, v in indexed.items()}}
     subject.save(results, page)
 
 
@@ -89,6 +106,19 @@ def _against(subject: Subject, result: Retrieved) -> Differences:
     other = open_place(_AGAINST.value, subject)
     table, keep = their_table(subject, other, _AGAINST.value), _SAME_PATIENT.value == "keep"
     return compare(result, measure(other, table, _scorer(other), keep, _SEED.value))
+
+
+def _indexed(result: Retrieved) -> dict[str, Interval]:
+    """Of each direction the share of the exact ten nearest that the index finds."""
+    out = {}
+    for name, r in result.pairwise.items():
+        share = faiss_index.found_share(*r.queries.values(), r.gallery, _INDEXED, _FAISS.value)
+        out[name] = summarise(weighted_mean(share, patient_weights(r.patients)))
+    return out
+
+
+def _index_table(indexed: Mapping[str, Interval]) -> tuple:
+    return ("direction", f"share of the exact {_INDEXED} nearest"), [(spoken(k), v) for k, v in indexed.items()]
 
 
 def _scorer(subject: Subject) -> Scorer | None:

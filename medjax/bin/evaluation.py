@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -91,7 +92,7 @@ class Subject:
         """What was evaluated, on whom: the head of every results.json."""
         digest = self.data["manifest_sha256"] or ""
         rows = hashlib.sha256(np.ascontiguousarray(table.rows).tobytes() + digest.encode()).hexdigest()
-        times = opened(digest or rows, self.split, self.output.name)
+        times = opened(digest or rows, self.split, Path(sys.argv[0]).stem)
         if times is not None and self.split == "test":
             print(f"the test split of {self.data['name']} has been scored {times} times on this account")
         known = self.data["patients_known"]

@@ -26,7 +26,7 @@ class RetrievalResult:
 
     queries: `{modality: float32[n, E]}`. gallery: float32[g, E], of the candidates. score: of a block of queries with
     candidates. own: int[n], the column of each query's own candidate. rows: int[n], of the queries in the split;
-    candidates: int[g], of the candidates.
+    candidates: int[g], of the candidates. patients: int[n], of the queries.
     """
 
     target: str
@@ -41,6 +41,7 @@ class RetrievalResult:
     own: np.ndarray
     rows: np.ndarray
     candidates: np.ndarray
+    patients: np.ndarray
 
     @property
     def query(self) -> tuple[str, ...]:
@@ -152,6 +153,7 @@ def _evaluate(part: EmbeddingTable, query: tuple[str, ...], target: str, score: 
         own=own,
         rows=part.rows,
         candidates=part.rows[first],
+        patients=part.patients,
     )
 
 
