@@ -189,7 +189,8 @@ class StoredSubject(Subject):
         self._place = place
         if store.is_plain(place):
             self._index, found = None, store.read_plain(place, self.split)
-            about = {"data": describe(None, place.stem), "checkpoint": None}
+            data = {**describe(None, place.stem), "patients_known": store.names_patients(place, self.split)}
+            about = {"data": data, "checkpoint": None}
             labels, self.modalities = found.label_names, tuple(found.embeddings)
             self.findings, self.attributes = {}, dict.fromkeys(found.attributes, ())
             self._tables = {self.split: found}

@@ -112,8 +112,7 @@ def read_plain(place: Path, split: str, like: EmbeddingTable | None = None) -> E
     Raises:
       UserError: there is no such split, it cannot be read, or has other columns or widths than the other.
     """
-    single = place.suffix == ".npz"
-    path = place if single else place / f"{split}.npz"
+    single, path = place.suffix == ".npz", _plain(place, split)
     if (single and like is not None) or not (single or path.is_file()):
         raise UserError(f"{place} has no {split} split; give a folder with {split}.npz beside those of other splits")
     table = read_npz(path)
@@ -126,6 +125,16 @@ def read_plain(place: Path, split: str, like: EmbeddingTable | None = None) -> E
         raise UserError(f"{path} has other embeddings, labels or attributes than the other splits; write all alike")
     order = [table.label_names.index(name) for name in like.label_names]
     return replace(table, labels=table.labels[:, order], label_names=like.label_names)
+
+
+def names_patients(place: Path, split: str) -> bool:
+    """Whether a table without an index says which rows are of one patient. Expects a table that `read_plain` reads."""
+    with np.load(_plain(place, split)) as found:
+        return "patient" in found.files
+
+
+def _plain(place: Path, split: str) -> Path:
+    return place if place.suffix == ".npz" else place / f"{split}.npz"
 
 
 def columns(table: EmbeddingTable) -> dict[str, np.ndarray]:

@@ -35,11 +35,13 @@ def test_every_protocol_is_there_for_stored_embeddings(rng, tmp_path):
     worse = {k: v + rng.normal(size=v.shape) if k.startswith("embedding/") else v for k, v in columns.items()}
     np.savez(tmp_path / "worse.npz", **worse | {"patient": 99 - columns["patient"]})
     places = f"--embeddings={tmp_path / 'theirs.npz'}", f"--against={tmp_path / 'worse.npz'}"
-    said = _run(*places, f"--output={tmp_path / 'out'}", "--joint=mean").stdout
+    said = _run(*places, f"--output={tmp_path / 'out'}", "--joint=mean", "--faiss=Flat").stdout
     found = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert found["data"]["patients_known"] and found["data"]["patients"] == 20
     assert found["rules"]["joint"] == "mean" and found["controls"]["untrained"] is None
     assert found["texts"] == {"studies": 40, "distinct": 37, "duplicated": 1, "studies_that_share_one": 4}
     assert "1 of 37 texts belong to several studies (4)" in said
+    assert found["faiss"]["index"] == "Flat" and found["faiss"]["image_to_ecg"]["value"] == 1
     assert len(found["retrieval"]) == 6 and len(found["joint_retrieval"]) == 3
     assert len(found["joint_subsets"]) == 9 and len(found["label_retrieval"]) == 9
     # Both others together, in float64.
