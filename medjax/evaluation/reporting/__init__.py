@@ -1,0 +1,1 @@
+"""One page from any set of results: gathered, read, compared and told."""
