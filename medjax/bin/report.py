@@ -152,7 +152,7 @@ def _training_rows(summary: Mapping[str, Any]) -> list[tuple[str, object, str]]:
 def _console_rows(read: Read) -> list[tuple[str, str, str]]:
     """Up to four scores of each section."""
     names, rows = labels([e for e, _ in read]), []
-    several = len(set(names.values())) > 1
+    several = len({e.model for e, _ in read}) > 1
     for e, found in read:
         for name, of in headlines(list(found)).items():
             for m in of[:4]:

@@ -23,9 +23,9 @@ def opening(page: Page, read: Read) -> None:
     for how in dict.fromkeys(e.content["intervals"] for e, _ in read):
         page.text(f"Intervals: {how}.")
     page.text(
-        "An interval says where the value would lie in 95 of 100 repetitions with other patients of the same kind. It "
-        "says nothing about other hospitals, devices or times. Beside each score stand its negative controls: what "
-        "guessing, the same model before training, shuffled outputs, or age and sex alone reach. A score means "
+        "Made anew with other patients of the same kind, 95 of 100 such intervals would hold the true value. An "
+        "interval says nothing about other hospitals, devices or times. Beside each score stand its negative controls: "
+        "what guessing, the same model before training, shuffled outputs, or age and sex alone reach. A score means "
         "something where its whole interval is better than the strongest control."
     )
 
