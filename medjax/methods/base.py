@@ -40,9 +40,10 @@ class Method(Protocol):
     exactly and one method serves training, embedding, evaluation and export.
 
     Learnt parts of an objective (logit scale, decoder, prototypes) are parameters under "objectives" or a name of
-    their own; encoders are under "towers", so that one method can start from another's, and what LoRA adds to them is
-    under "lora". What is updated otherwise (teachers, queues, centres) is state; the running statistics of batch norms
-    are `{modality: tree}` under "batch_stats".
+    their own; encoders are under "towers", so that one method can start from another's, what several of them share
+    there under a name that is no modality's, and what LoRA adds to them is under "lora". What is updated otherwise
+    (teachers, queues, centres) is state; the running statistics of batch norms are `{modality: tree}` under
+    "batch_stats".
     """
 
     modalities: tuple[str, ...]

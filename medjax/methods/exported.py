@@ -37,11 +37,13 @@ def standalone(encoder: Encoder, merge: bool = True) -> Encoder:
     method, params = encoder.method, encoder.params
     towers = {m: dataclasses.asdict(config) for m, config in tower_configs(method).items()}
     towers = {m: c | {"dtype": "float32"} if "dtype" in c else c for m, c in towers.items()}
-    if merge:
+    joint = encoder.config["method"].get("joint", False)
+    if merge or joint:
         params = method.towers.merged(params)
     else:
         towers = {m: c | _lora(method, m) for m, c in towers.items()}
-    config = {**encoder.config, "method": {**encoder.config["method"], "towers": towers}}
+    alone = {"joint": False} if joint else {}  # its towers are plain now
+    config = {**encoder.config, "method": {**encoder.config["method"], "towers": towers, **alone}}
     method = make_method(config["method"], {m: t.spec() for m, t in encoder.transforms.items()})
     about = encoder.transforms, encoder.manifest, config, encoder.step, encoder.examples
     return Encoder.create(method, params, encoder.state, *about)

@@ -6,28 +6,37 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from medjax.config import build
 from medjax.data.batch import Batch, Items
 from medjax.errors import UserError
 from medjax.losses import Loss, Term
+from medjax.losses.reconstruction import hidden_patch_error, normalised_patches
 from medjax.methods.base import Encoded, Params, State
+from medjax.methods.joint_towers import JointTowers, split_visible
 from medjax.methods.towers import Towers, unflatten
 from medjax.models.decoder import Decoder, DecoderConfig
 from medjax.models.layers import masked_mean, row_keys
 from medjax.models.partitioning import logical_specs, unbox
+
+JOINT = "joint"  # what a joint encoder gives, and its decoder
 
 
 @dataclass(frozen=True)
 class MaskedAutoencoderConfig:
     """towers: encoders that work on patches. mask_ratio: share of patches hidden. normalise_targets: restore patches
     of zero mean and unit spread. decoder: of every modality.
+
+    joint: one encoder and one decoder for the patches of all modalities together, a share of the visible ones drawn for
+    each modality anew (BM-MAE; MultiMAE, arXiv 2204.01678); see `JointTowers`. How many are visible in all is constant.
     """
 
     towers: dict[str, dict[str, Any]]
     mask_ratio: float = 0.75
     normalise_targets: bool = True
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    joint: bool = False
     name: str = "masked_autoencoder"
 
 
@@ -36,7 +45,8 @@ class MaskedAutoencoder:
     """See `medjax.methods.base.Method`. arXiv 2111.06377. Parameters: "towers", "lora" of those that are
     adapted, "decoders".
 
-    Without a key the whole input is encoded, and `pooled` is the encoder's own pooled feature.
+    Without a key the whole input is encoded, and `pooled` is the encoder's own pooled feature, also of a joint encoder
+    that of each modality alone: no embedding of one modality has seen another.
     """
 
     config: MaskedAutoencoderConfig
@@ -48,7 +58,7 @@ class MaskedAutoencoder:
         config = build(MaskedAutoencoderConfig, options, "config.method")
         if not 0.0 < config.mask_ratio < 1.0:
             raise UserError(f"config.method.mask_ratio must be in (0, 1), got {config.mask_ratio}")
-        towers = Towers.create(config.towers, specs)
+        towers = (JointTowers if config.joint else Towers).create(config.towers, specs)
         for m, module in towers.modules.items():
             if not hasattr(module, "patchify"):
                 raise UserError(
@@ -61,8 +71,9 @@ class MaskedAutoencoder:
         """Those with a tower."""
         return tuple(self.towers.modules)
 
-    def _decoder(self, patch_dim: int) -> Decoder:
-        return Decoder(self.config.decoder, patch_dim)
+    def _decoder(self, *patches: jax.Array) -> Decoder:
+        """patches: [n, L, P] of each part."""
+        return Decoder(self.config.decoder, tuple(x.shape[1:] for x in patches))
 
     def _patches(self, modality: str, items: Items) -> jax.Array:
         """[B * N, L, P]."""
@@ -72,14 +83,15 @@ class MaskedAutoencoder:
 
     def _init(self, key: jax.Array, batch: Batch) -> Params:
         (towers, _), decoders = self.towers.init(key, batch), {}
-        for i, m in enumerate(self.modalities):
-            patches = self._patches(m, batch.items[m])
-            tokens = self.towers.apply({"towers": unbox(towers)}, {}, m, batch, None, False)[0].patches
-            n, length, dim = patches.shape
-            visible = jnp.zeros((n, 1), jnp.int32)
+        patches = {m: self._patches(m, batch.items[m]) for m in self.modalities}
+        parts = {JOINT: list(patches.values())} if self.config.joint else {m: [x] for m, x in patches.items()}
+        for i, (name, part) in enumerate(parts.items()):
+            m = self.modalities[0] if self.config.joint else name
+            tokens = self.towers.apply({"towers": unbox(towers)}, {}, m, batch, None, False)[0].patches[:, :1]
+            n = len(tokens)
             rng = jax.random.fold_in(key, 1000 + i)
-            rows = jnp.arange(n)
-            decoders[m] = self._decoder(dim).init(rng, tokens[:, :1], visible, length, rows)["params"]
+            decoder = self._decoder(*part)
+            decoders[name] = decoder.init(rng, tokens, jnp.zeros((n, 1), jnp.int32), jnp.arange(n))["params"]
         return {"towers": towers, **self.towers.init_lora(key, batch, towers), "decoders": decoders}
 
     def init(self, key: jax.Array, batch: Batch) -> tuple[Params, State]:
@@ -95,7 +107,9 @@ class MaskedAutoencoder:
         return logical_specs(jax.eval_shape(lambda batch: self._init(jax.random.key(0), batch), batch))
 
     def encode(self, params: Params, state: State, batch: Batch, key: jax.Array | None, train: bool) -> Encoded:
-        """Tokens of the visible patches and which they are; with no key of all patches."""
+        """Tokens of the visible patches and which they are, of a joint encoder under `JOINT`; with no key of all."""
+        if self.config.joint and key is not None:
+            return self._encode_jointly(params, batch, key, train)
         pooled, tokens, masks, positions = {}, {}, {}, {}
         for i, m in enumerate(self.modalities):
             if m not in batch.items:
@@ -114,6 +128,17 @@ class MaskedAutoencoder:
         present = {m: batch.items[m].present for m in pooled}
         return Encoded(pooled=pooled, present=present, tokens=tokens, token_mask=masks, positions=positions)
 
+    def _encode_jointly(self, params: Params, batch: Batch, key: jax.Array, train: bool) -> Encoded:
+        mask_key, drop_key = jax.random.split(key)
+        lengths = tuple(self._patches(m, batch.items[m]).shape[1] for m in self.modalities)
+        present = jnp.stack([batch.items[m].present for m in self.modalities], axis=1)
+        keep = max(1, round(sum(lengths) * (1.0 - self.config.mask_ratio)))
+        visible = split_visible(mask_key, batch.row, lengths, present, keep)
+        features = self.towers.together(params, batch, drop_key, train, visible)
+        there = {m: batch.items[m].present for m in self.modalities}
+        tokens, mask = features.patches[:, None], features.patch_mask[:, None]
+        return Encoded({}, there, tokens={JOINT: tokens}, token_mask={JOINT: mask}, positions={JOINT: visible[:, None]})
+
     def _choose(self, key: jax.Array, modality: str, batch: Batch) -> jax.Array:
         """int32[B * N, K]: the visible patches of each item, drawn from its row, in ascending order."""
         mask = batch.items[modality].mask
@@ -128,24 +153,32 @@ class MaskedAutoencoder:
         self, encoded: Encoded, params: Params, state: State, batch: Batch, key: jax.Array
     ) -> tuple[Loss, State]:
         """Mean squared error over hidden patches, a term for each modality, each item counting once."""
-        terms = {m: self._restore(m, encoded, params, batch) for m in self.modalities}
+        if self.config.joint:
+            terms = self._restore(JOINT, self.modalities, encoded, params, batch)
+        else:
+            terms = {m: self._restore(m, (m,), encoded, params, batch)[m] for m in self.modalities}
         return Loss.of(self.config.name, terms), state
 
-    def _restore(self, m: str, encoded: Encoded, params: Params, batch: Batch) -> Term:
-        items, tokens, positions = batch.items[m], encoded.tokens[m], encoded.positions[m]
-        target = self._patches(m, items).astype(jnp.float32)
-        n, length, dim = target.shape
-        if self.config.normalise_targets:
-            mean = target.mean(axis=-1, keepdims=True)
-            target = (target - mean) / jnp.sqrt(target.var(axis=-1, keepdims=True) + 1e-6)
-        visible = positions.reshape(n, -1)
-        tokens = tokens.reshape(n, *tokens.shape[2:])
-        predicted = self._decoder(dim).apply({"params": params["decoders"][m]}, tokens, visible, length, jnp.arange(n))
-        hidden = jnp.ones((n, length)).at[jnp.arange(n)[:, None], visible].set(0.0)
-        error = jnp.sum(jnp.mean((predicted - target) ** 2, axis=-1) * hidden, axis=1)
-        error = error / jnp.maximum(hidden.sum(axis=1), 1.0)
-        there = items.mask.reshape(n)
-        return Term(jnp.sum(jnp.where(there, error, 0.0)), there.sum().astype(jnp.float32))
+    def _restore(
+        self, decoder: str, modalities: tuple[str, ...], encoded: Encoded, params: Params, batch: Batch
+    ) -> dict[str, Term]:
+        """The error of each of these modalities, which one decoder restores together."""
+        patches = [self._patches(m, batch.items[m]) for m in modalities]
+        there = [batch.items[m].mask.reshape(-1) for m in modalities]
+        n, lengths = len(patches[0]), [x.shape[1] for x in patches]
+        tokens, visible = encoded.tokens[decoder], encoded.positions[decoder].reshape(n, -1)
+        keep = jnp.repeat(jnp.stack(there, 1), np.array(lengths), axis=1) if len(modalities) > 1 else None
+        made = self._decoder(*patches).apply(
+            {"params": params["decoders"][decoder]}, tokens.reshape(n, *tokens.shape[2:]), visible, jnp.arange(n), keep
+        )
+        hidden = jnp.ones((n, sum(lengths)), bool).at[jnp.arange(n)[:, None], visible].set(False)
+        hidden = jnp.split(hidden, np.cumsum(lengths)[:-1], axis=1)
+        terms = {}
+        for m, predicted, target, away, row in zip(modalities, made, patches, hidden, there, strict=True):
+            target = normalised_patches(target) if self.config.normalise_targets else target
+            error, counts = hidden_patch_error(predicted, target, away), row & away.any(axis=1)
+            terms[m] = Term(jnp.sum(jnp.where(counts, error, 0.0)), counts.sum().astype(jnp.float32))
+        return terms
 
     def after_update(self, params: Params, state: State) -> tuple[Params, State]:
         """Nothing."""

@@ -53,7 +53,7 @@ class Towers:
         """`{modality: parameters}`, with logical names, and `{modality: batch statistics}` of those that keep any."""
         params, stats = {}, {}
         for i, (m, module) in enumerate(self.modules.items()):
-            value, rows = _flatten(batch.items[m], batch.row)
+            value, rows = flatten_items(batch.items[m], batch.row)
             variables = module.init(jax.random.fold_in(key, i), **value, rows=rows)
             params[m] = variables["params"]
             if "batch_stats" in variables:
@@ -69,7 +69,7 @@ class Towers:
         for i, (m, module) in enumerate(self.modules.items()):
             if m not in self.lora:
                 continue
-            value, rows = _flatten(batch.items[m], batch.row)
+            value, rows = flatten_items(batch.items[m], batch.row)
             with noting_linear_layers() as layers:
                 jax.eval_shape(lambda module=module, value=value, rows=rows: module.init(key, **value, rows=rows))
             rng = jax.random.fold_in(key, 6000 + i)
@@ -84,7 +84,7 @@ class Towers:
         And `{modality: batch statistics}` where training changed any: absent items have no part in them. params: of the
         method; without "lora" in them, as where it is merged, towers are plain.
         """
-        value, rows = _flatten(batch.items[modality], batch.row)
+        value, rows = flatten_items(batch.items[modality], batch.row)
         rngs = {} if key is None or not train else {"dropout": key}
         variables = {"params": params["towers"][modality]}
         if modality in stats:
@@ -107,7 +107,7 @@ class Towers:
         return {k: v for k, v in params.items() if k != "lora"} | {"towers": towers}
 
 
-def _flatten(items: Items, row: jax.Array) -> tuple[dict[str, Any], jax.Array]:
+def flatten_items(items: Items, row: jax.Array) -> tuple[dict[str, Any], jax.Array]:
     """Items as rows `[B * N, ...]` by the names of the tower's arguments, with a row number of their own that does not
     depend on how the batch is cut."""
     b, n = items.mask.shape

@@ -23,15 +23,19 @@ class DecoderConfig:
 
 
 class Decoder(nn.Module):
-    """Restores patches from the visible tokens and a learned token in the place of the masked ones."""
+    """Restores patches from the visible tokens and a learned token in the place of the masked ones.
+
+    parts: how many patches of how many values there are, one after the other, such as those of several modalities.
+    """
 
     config: DecoderConfig
-    patch_dim: int
+    parts: tuple[tuple[int, int], ...]
 
     @nn.compact
-    def __call__(self, tokens_bkd: jax.Array, visible_bk: jax.Array, length: int, rows: jax.Array) -> jax.Array:
-        """tokens: [b, K, D], of the patches visible int32[b, K]; returns float32[b, length, patch_dim]."""
-        c = self.config
+    def __call__(self, tokens_bkd: jax.Array, visible_bk: jax.Array, rows: jax.Array, keep=None) -> list[jax.Array]:
+        """tokens: [b, K, D], of the patches visible int32[b, K]. keep: bool[b, L], patches that exist; default all.
+        Returns float32[b, length, dim] of each part."""
+        c, length = self.config, sum(n for n, _ in self.parts)
         x = dense(c.width, (None, "embed"), jnp.float32, "embed")(tokens_bkd.astype(jnp.float32))
         mask = self.param("mask_token", named(embed_init, None, None, "embed"), (1, 1, c.width))
         full = jnp.broadcast_to(mask, (x.shape[0], length, c.width))
@@ -39,6 +43,11 @@ class Decoder(nn.Module):
         positions = self.param("positions", named(embed_init, None, "tokens", "embed"), (1, length, c.width))
         full = full + jnp.broadcast_to(positions, full.shape)
         blocks = BlocksConfig(c.width, c.depth, c.heads, dtype=c.dtype)
-        full = Blocks(blocks, name="blocks")(full.astype(c.dtype), rows, False)
+        full = Blocks(blocks, name="blocks")(full.astype(c.dtype), rows, False, keep=keep)
         full = layer_norm(1e-6, "norm")(full.astype(jnp.float32))
-        return dense(self.patch_dim, ("embed", "patch"), jnp.float32, "out")(full)
+        out, start = [], 0
+        for i, (n, dim) in enumerate(self.parts):
+            name = "out" if len(self.parts) == 1 else f"out_{i}"
+            out.append(dense(dim, ("embed", "patch"), jnp.float32, name)(full[:, start : start + n]))
+            start += n
+        return out

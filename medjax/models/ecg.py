@@ -61,8 +61,10 @@ class EcgTransformer(Trunk):
         train: bool = False,
         leads: jax.Array | None = None,
         visible: jax.Array | None = None,
-    ) -> Features:
-        """leads: bool[b, C], those that were recorded; default all. visible: int32[b, K], the patches to encode."""
+        embedded: bool = False,
+    ) -> Features | tuple[jax.Array, jax.Array | None]:
+        """leads: bool[b, C], those that were recorded; default all. visible: int32[b, K], the patches to encode.
+        embedded: stop at the patches with their positions, [b, L, D], and which of them exist, bool[b, L] or None."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         if leads is not None:
             value = jnp.where(leads[..., None], value, 0.0)
@@ -80,6 +82,8 @@ class EcgTransformer(Trunk):
             positions = positions + self.param("lead_positions", init, (1, channels, c.width))[0, :, None]
             keep = None if leads is None else jnp.repeat(leads, steps, axis=1)
         x = x + positions.reshape(1, -1, c.width).astype(dtype)
+        if embedded:
+            return x, keep
         return self.run(x, default_rows(rows, x.shape[0]), train, keep, visible)
 
     def _convolve(self, x_bct: jax.Array) -> jax.Array:

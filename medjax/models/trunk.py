@@ -114,6 +114,15 @@ class Trunk(nn.Module):
         return AttentionHead(c, name="attention_pool")(x, mask)
 
 
+class SharedTrunk(Trunk):
+    """What follows the embedding, for patches that encoders of several modalities have embedded: see `Trunk.run`."""
+
+    @nn.compact
+    def __call__(self, x_bld: jax.Array, rows, train: bool = False, keep=None, visible=None) -> Features:
+        """x: [b, L, D]; the other arguments are those of `run`."""
+        return self.run(x_bld, rows, train, keep, visible)
+
+
 class AttentionHead(nn.Module):
     """A learnt query that attends to all tokens, and an MLP with a residual: [b, L, D] -> float32[b, D]."""
 

@@ -79,11 +79,21 @@ class VisionTransformer(Trunk):
         return x
 
     @nn.compact
-    def __call__(self, value: jax.Array, rows=None, train: bool = False, visible: jax.Array | None = None) -> Features:
-        """visible: int32[b, K], the patches to encode (a masked autoencoder's); default all."""
+    def __call__(
+        self,
+        value: jax.Array,
+        rows=None,
+        train: bool = False,
+        visible: jax.Array | None = None,
+        embedded: bool = False,
+    ) -> Features | tuple[jax.Array, None]:
+        """visible: int32[b, K], the patches to encode (a masked autoencoder's); default all. embedded: stop at the
+        patches with their positions, [b, L, D], and None, for all of them exist."""
         c, dtype = self.config, jnp.dtype(self.config.dtype)
         x = dense(c.width, ("patch", "embed"), dtype, "patch_embed", c.patch_bias)(self.patchify(value).astype(dtype))
         x = x + self._positions(self.grid(value)).astype(dtype)
+        if embedded:
+            return x, None
         return self.run(x, default_rows(rows, x.shape[0]), train, visible=visible)
 
     def _positions(self, grid: tuple[int, int, int]) -> jax.Array:

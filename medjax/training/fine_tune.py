@@ -64,7 +64,8 @@ def fine_tune(
     """
     model = _Model(encoder, tuple(modalities), tuple(columns), *(jnp.asarray(s, jnp.float32) for s in scale))
     head = {"w": jnp.zeros((len(scale[0]), len(columns))), "b": jnp.zeros(len(columns))}
-    free = {k: {m: encoder.params[k][m] for m in modalities if m in encoder.params[k]} for k in model.roots}
+    other = set(encoder.modalities) - set(modalities)  # what towers share is trained with them
+    free = {k: {m: x for m, x in encoder.params[k].items() if m not in other} for k in model.roots}
     free = jax.tree.map(jnp.asarray, free | {HEAD: head})
     total = config.steps * config.epochs
     options = OptimizerConfig(

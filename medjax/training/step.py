@@ -127,3 +127,15 @@ def make_validation_step(method: Method, seed: int, micro_batch: int = 0) -> Cal
         return encoded, loss.metrics() | {"loss": loss.mean()}
 
     return jax.jit(validation_step)
+
+
+def make_pooled_step(method: Method, micro_batch: int = 0) -> Callable:
+    """`(params, method_state, batch) -> (pooled, present)` of the whole input, by modality: nothing is masked."""
+
+    def pooled_step(params, method_state, batch: Batch) -> tuple[Mapping[str, jax.Array], Mapping[str, jax.Array]]:
+        encoded = encode_in_micro_batches(
+            lambda rows: method.encode(params, method_state, rows, None, False), batch.only_valid(), micro_batch
+        )
+        return encoded.pooled, encoded.present
+
+    return jax.jit(pooled_step)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from methods_batch import BLOCKS, SPECS, complete, cut, make_batch
 
+from medjax.data.batch import Items
 from medjax.errors import UserError
 from medjax.methods import make_method
 from medjax.models.vit import VisionTransformer, VitConfig
@@ -87,6 +88,44 @@ def test_micro_batches_encode_as_the_whole_batch(batch):
     _, params, encode, _ = compiled()
     parts = [encode(params, cut(batch, i, i + 3), KEY) for i in (0, 3)]
     close(jax.tree.map(lambda *x: np.concatenate(x), *parts), encode(params, batch, KEY))
+
+
+SEEN = {
+    "image": ({"name": "vit", "patch": 2, **BLOCKS}, (8, 8, 1)),
+    "volume": ({"name": "vit", "patch": 2, "frames": 2, "positions": "sincos", **BLOCKS}, (4, 8, 4, 1)),
+    "ecg": ({"name": "ecg_vit", "patch": 2, "tokens": "lead_time", **BLOCKS}, (2, 16)),
+}
+
+
+@pytest.mark.parametrize("modality", SEEN)
+def test_the_encoder_sees_the_visible_patches_and_no_other(rng, modality):
+    """With hidden pixels replaced its tokens are the same, bit for bit, and every visible patch has a part in them."""
+    tower, shape = SEEN[modality]
+    method = make_method({**OPTIONS, "towers": {modality: tower}}, {modality: {"kind": modality}})
+    batch = make_batch(rng, 3, 1, ("ecg",))
+    first, other = (Items(rng.normal(size=(3, 1, *shape)).astype(np.float32), np.ones((3, 1), bool)) for _ in range(2))
+    batch = replace(batch, items={modality: first})
+    params, _ = jax.jit(method.init)(jax.random.key(0), batch)
+    patches = method.towers.modules[modality].patchify
+
+    @jax.jit
+    def encode(value):
+        items = {modality: replace(first, value=value)}
+        encoded = method.encode(params, {}, replace(batch, items=items), KEY, True)
+        return encoded.tokens[modality], encoded.positions[modality]
+
+    tokens, visible = encode(first.value)
+    length = patches(first.value[:, 0]).shape[1]
+    assert tokens.shape == (3, 1, length // 4, 8)
+    shown = np.zeros((3, length), bool)
+    shown[np.arange(3)[:, None], visible[:, 0]] = True
+    _, back = jax.vjp(patches, first.value[:, 0])  # patches are the values in another order, and so is the way back
+    (pixels,) = back(np.broadcast_to(shown[..., None], patches(first.value[:, 0]).shape).astype(np.float32))
+    blank = np.where(np.asarray(pixels)[:, None] > 0, first.value, other.value)
+    assert np.mean(blank != first.value) == 0.75
+    np.testing.assert_array_equal(encode(blank)[0], tokens)
+    slope = jax.grad(lambda x: encode(x)[0][..., 0].sum())(first.value)[:, 0]
+    np.testing.assert_array_equal(np.any(np.asarray(patches(slope)), axis=-1), shown)
 
 
 def test_without_a_key_every_patch_is_encoded(batch):
