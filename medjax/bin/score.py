@@ -1,142 +1,105 @@
-"""Scores other programs' predictions: python -m medjax.bin.score --inputs=A.csv,B.jsonl --validation=V.csv.
+"""Scores other programs' outputs: python -m medjax.bin.score --task=TASK --inputs=A[,B] --output=DIR.
 
-Each file has a column `score/NAME` and one `label/NAME` (0, 1 or empty) for every class, and perhaps `patient`. Writes
-AUROC and AUPRC, the calibration error where the scores are probabilities, and F1 and balanced accuracy at a threshold
-that was chosen on the validation file; over several files also their mean, each with its interval over patients.
+task         inputs                                               beside them
+predictions  tables: score/NAME and label/NAME (0, 1 or empty)    --validation=TABLE, to choose thresholds on
+multiclass   tables: score/CLASS and label (the true class)
+ordinal      tables: grade/NAME and label/NAME (whole numbers)
+reports      tables: generated and reference; perhaps label/NAME  --workdir or --export, an encoder that reads text
+images       folders of pictures                                  --reference=FOLDER; perhaps --workdir or --export
+grounding    folders of maps [H, W], .npy or pictures             --reference=FOLDER of masks or boxes.json;
+                                                                  --validation=MAPS,REFERENCE, for Dice's threshold
+segmentation folders of masks, .npy, .nii.gz or pictures          --reference=FOLDER
+
+Tables (.csv, .tsv, .jsonl, .parquet; predictions also .npz) may have a column `patient`; for folders --patients is a
+table of `file` and `patient`. Files belong together by their names without the ending. Several inputs make one table
+and a mean; --reference then names one for each, or one for all. Every score has its interval and its controls.
 """
 
-import hashlib
-import json
 from pathlib import Path
 
-import numpy as np
 from absl import flags
 
-import medjax
-from medjax.bin import cli
+from medjax.bin import cli, score_folders, score_tables
+from medjax.bin.score_predictions import score_predictions
+from medjax.bin.score_result import Scored, publish
 from medjax.errors import UserError
-from medjax.evaluation import plots, predictions
-from medjax.evaluation.bootstrap import REPLICATES, Interval
-from medjax.evaluation.page import Page
-from medjax.evaluation.predictions import Predictions
-from medjax.evaluation.schema import check_results
+from medjax.methods.encoder import Encoder, load_run
+from medjax.methods.exported import load_export
 
-_INPUTS = flags.DEFINE_list("inputs", [], "Tables of scores and labels: .csv, .tsv, .jsonl, .parquet or .npz.")
-_VALIDATION = flags.DEFINE_string("validation", "", "Such a table, on which thresholds are chosen.")
+_TABLES, _FOLDERS = ("multiclass", "ordinal", "reports"), ("images", "grounding", "segmentation")
+_TASK = flags.DEFINE_enum("task", "predictions", ["predictions", *_TABLES, *_FOLDERS], "What is scored; see above.")
+_INPUTS = flags.DEFINE_list("inputs", [], "Tables or folders, as the task needs them.")
+_REFERENCE = flags.DEFINE_list("reference", [], "Of folders what they should be: one for each input, or one for all.")
+_VALIDATION = flags.DEFINE_list("validation", [], "What thresholds are chosen on: a table, or MAPS,REFERENCE.")
+_PATIENTS = flags.DEFINE_string("patients", "", "Of folders a table of file and patient.")
 _OUTPUT = flags.DEFINE_string("output", "", "Folder of results.json and report.html.")
-_METRICS = ("auroc", "auprc", "ece", "f1", "balanced_accuracy")
+_WORKDIR = flags.DEFINE_string("workdir", "", "A run whose encoder compares pictures or reports.")
+_EXPORT = flags.DEFINE_string("export", "", "In place of --workdir: a folder written by medjax.bin.export.")
+_CHECKPOINT = flags.DEFINE_string("checkpoint", "best", "Of the run: best, last, untrained, or a step number.")
 
 
 def main() -> None:
     """Scores, prints a table, writes results.json and report.html."""
+    if not _INPUTS.value or not _OUTPUT.value:
+        raise UserError("pass --inputs=A[,B] and --output=DIR")
     names = [Path(x).stem for x in _INPUTS.value]
-    if not names or not _OUTPUT.value:
-        raise UserError("pass --inputs=TABLE[,TABLE] and --output=DIR")
     if len(set(names)) < len(names):
         raise UserError(f"--inputs names two files {max(names, key=names.count)!r}; rename one")
-    given = {n: predictions.read_predictions(x) for n, x in zip(names, _INPUTS.value, strict=True)}
-    validation = predictions.read_predictions(_VALIDATION.value) if _VALIDATION.value else None
-    scored = {n: predictions.score_predictions(p, validation, i) for i, (n, p) in enumerate(given.items())}
-    empty = [n for n, of in scored.items() if not of]
-    if empty:
-        raise UserError(f"no label of {empty[0]} has both classes, so there is nothing to score")
-    macros = {n: predictions.macro(of) for n, of in scored.items()}
-    shuffled = {n: predictions.macro(predictions.score_predictions(p.shuffled(), None)) for n, p in given.items()}
-    results = {
-        **_head(given),
-        "left_out": _left_out(given, validation),
-        "predictions": {
-            n: {
-                "macro": predictions.intervals(macros[n]),
-                "labels": {k: predictions.intervals(v) for k, v in of.items()},
-                "skipped": predictions.skipped(given[n]),
-            }
-            for n, of in scored.items()
-        },
-        "mean_of_data_sets": predictions.intervals(predictions.macro(macros)),
-        "controls": {
-            "chance": {n: {"auroc": 0.5, "auprc": _prevalence(p, scored[n])} for n, p in given.items()},
-            "shuffled": {n: predictions.intervals(v) for n, v in shuffled.items()},
-        },
+    _check_flags()
+    output = Path(_OUTPUT.value)
+    if _TASK.value == "predictions":
+        score_predictions(dict(zip(names, _INPUTS.value, strict=True)), "".join(_VALIDATION.value[:1]), output)
+        return
+    encoder, left_out = _encoder(), {}
+    if _TASK.value == "images" and encoder is None:
+        left_out["Frechet distance and recall of the embeddings"] = "no encoder; pass --workdir or --export"
+    if _TASK.value == "grounding" and not _VALIDATION.value:
+        left_out["dice"] = "no validation maps to choose a threshold on"
+    references = _REFERENCE.value * (len(names) if len(_REFERENCE.value) == 1 else 1)
+    found = {
+        name: _one(given, references[i] if references else "", encoder, i)
+        for i, (name, given) in enumerate(zip(names, _INPUTS.value, strict=True))
     }
-    check_results(results)
-    _publish(results, Path(_OUTPUT.value))
+    publish(_TASK.value, found, output, left_out)
 
 
-def _head(given: dict[str, Predictions]) -> dict:
-    """As of every results.json; of somebody else's table little is known."""
-    known = all(p.patients_known for p in given.values())
-    digest = hashlib.sha256()
-    for p in given.values():
-        for part in (p.patients.astype(np.int64), *(p.labels[k] for k in sorted(p.labels))):
-            digest.update(np.ascontiguousarray(part).tobytes())
-    return {
-        "medjax": medjax.__version__,
-        "subject": {"kind": "predictions", "name": ", ".join(given)},
-        "checkpoint": None,
-        "data": {
-            **{"name": ", ".join(given), "synthetic": False, "licence": "unknown", "terms": [], "notes": []},
-            **{"manifest_sha256": None, "patients_known": known, "sensitive": True, "texts_from_labels": False},
-            **{"split": "as given", "examples": sum(len(p.patients) for p in given.values())},
-            "patients": sum(len(np.unique(p.patients)) for p in given.values()),
-            **{"example_list_sha256": digest.hexdigest(), "times_opened": None},
-        },
-        "intervals": f"95 %, bootstrap over {'patients' if known else 'examples where a file has no column patient'}, "
-        f"{REPLICATES} replicates",
-    }
+def _one(given: str, reference: str, encoder: Encoder | None, seed: int) -> Scored:
+    """seed: of the bootstrap; each input has its own, so that their mean draws them independently."""
+    match _TASK.value:
+        case "multiclass":
+            return score_tables.classes(given, seed)
+        case "ordinal":
+            return score_tables.ordinal(given, seed)
+        case "reports":
+            return score_tables.reports(given, encoder, seed)
+        case "images":
+            return score_folders.images(given, reference, _PATIENTS.value, encoder, seed)
+        case "segmentation":
+            return score_folders.segmentation(given, reference, _PATIENTS.value, seed)
+    validation = tuple(_VALIDATION.value) or None
+    return score_folders.grounding_maps(given, reference, _PATIENTS.value, validation, seed)
 
 
-def _left_out(given: dict[str, Predictions], validation: Predictions | None) -> dict[str, str]:
-    """Metrics that were not computed, and why."""
-    out = {} if validation else {"f1, balanced_accuracy": predictions.NO_VALIDATION}
-    if any(x.min() < 0 or x.max() > 1 for p in given.values() for x in p.scores.values()):
-        out["ece"] = predictions.NO_PROBABILITY
-    return out
+def _check_flags() -> None:
+    task, references = _TASK.value, len(_REFERENCE.value)
+    if task in _FOLDERS and references not in (1, len(_INPUTS.value)):
+        raise UserError(f"--task={task} needs --reference, one or one for each of {len(_INPUTS.value)} inputs")
+    if task not in _FOLDERS and (references or _PATIENTS.value):
+        raise UserError(f"--reference and --patients belong to folders; --task={task} reads both from columns")
+    expected = {"predictions": (0, 1), "grounding": (0, 2)}.get(task, (0,))
+    if len(_VALIDATION.value) not in expected:
+        how = {"predictions": "one table", "grounding": "MAPS,REFERENCE"}.get(task, "nothing")
+        raise UserError(f"--validation of --task={task} takes {how}, got {','.join(_VALIDATION.value)}")
+    if (_WORKDIR.value or _EXPORT.value) and task not in ("images", "reports"):
+        raise UserError(f"--task={task} uses no encoder; leave out --workdir and --export")
 
 
-def _prevalence(given: Predictions, scored: dict) -> float:
-    """What AUPRC is by chance."""
-    return round(float(np.mean([np.nanmean(given.labels[k]) for k in scored])), 6)
-
-
-def _publish(results: dict, output: Path) -> None:
-    names = list(results["predictions"])
-    shown = [m for m in _METRICS if any(m in of["macro"] for of in results["predictions"].values())]
-    controls = results["controls"]
-    header = ("data set", *(f"macro {m}" for m in shown), "chance AUROC", "chance AUPRC", "shuffled AUROC")
-    rows = [
-        (
-            n,
-            *(_cell(results["predictions"][n]["macro"], m) for m in shown),
-            *("0.500", f"{controls['chance'][n]['auprc']:.3f}", _cell(controls["shuffled"][n], "auroc")),
-        )
-        for n in names
-    ]
-    rows.append(("mean", *(_cell(results["mean_of_data_sets"], m) for m in shown), "0.500", "", ""))
-    cli.print_table(header, rows)
-    data = results["data"]
-    who = f"{data['examples']} examples of {data['patients']} patients; intervals: {results['intervals']}"
-    page = Page("Scores of predictions", who)
-    for metric, why in results["left_out"].items():
-        print(f"left out: {metric}: {why}")
-        page.note(f"Left out: {metric}: {why}.")
-    page.table(header, rows)
-    for n, of in results["predictions"].items():
-        page.heading(n)
-        page.figure(
-            plots.intervals([(k, Interval.of(v["auroc"])) for k, v in of["labels"].items()], 0.5, "AUROC"),
-            f"AUROC of each label of {n}, 95 % intervals",
-        )
-        for name, why in of["skipped"].items():
-            page.note(f"{name} is not scored: {why}.")
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    page.save(output / "report.html")
-    print(f"results: {output / 'results.json'}\nreport: {output / 'report.html'}")
-
-
-def _cell(values: dict, metric: str) -> object:
-    return Interval.of(values[metric]) if metric in values else "-"
+def _encoder() -> Encoder | None:
+    if _WORKDIR.value and _EXPORT.value:
+        raise UserError("pass --workdir or --export, not both")
+    if _EXPORT.value:
+        return load_export(_EXPORT.value)
+    return load_run(_WORKDIR.value, _CHECKPOINT.value) if _WORKDIR.value else None
 
 
 def run() -> None:
