@@ -74,7 +74,7 @@ def publish(task: str, found: Mapping[str, Scored], output: Path, left_out: Mapp
         **head(found, task),
         "left_out": dict(left_out),
         task: {n: {**intervals(s.values), **s.facts} for n, s in found.items()},
-        "mean_of_data_sets": intervals({"mean": together})["mean"],
+        **({"mean_of_data_sets": intervals({"mean": together})["mean"]} if len(found) > 1 else {}),
         "controls": {c: {n: intervals(s.controls[c]) for n, s in found.items() if c in s.controls} for c in names},
     }
     check_results(results)
