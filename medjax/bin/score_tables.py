@@ -112,7 +112,7 @@ def reports(table: str, encoder: Encoder | None, seed: int) -> Scored:
         asked = positive.mean(0) - negative.mean(0)
         for where, x in ((values, made), (torn, made[order]), (marks, real)):
             where[name] = {"auroc": metrics.auroc((x @ asked)[there], truth[there] == 1, weights[:, there])}
-    controls = {"shuffled": torn} | ({"real report (to reach)": marks} if marks else {})
+    controls = {"shuffled": torn} | ({"real_report": marks} if marks else {})
     return Scored(values, controls, patients, known, _content(rows, "reference"), notes)
 
 

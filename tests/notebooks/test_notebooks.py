@@ -1,5 +1,6 @@
 """Every notebook runs from top to bottom on a small run, shows its pictures, and measures what the library measures."""
 
+import json
 import os
 import re
 from pathlib import Path
@@ -15,6 +16,8 @@ from medjax.evaluation.zero_shot import zero_shot
 FOLDER = Path(__file__).parents[2] / "notebooks"
 PICTURES = {  # at least so many
     "1_first_look": 1,
+    "2_evaluate_and_compare": 5,
+    "3_explain": 8,
     "4_pytorch": 2,
     "5_symile_xor": 2,
     "6_your_own_data": 2,
@@ -51,6 +54,29 @@ def test_first_look_agrees_with_the_library(phantom_run, tmp_path):
     macro = zero_shot(table, encoder.embed_prompts(findings), findings, encoder.scorer()).macro
     shown = float(re.search(r"macro AUROC\s+([0-9.]+)", printed).group(1))
     assert shown == pytest.approx(macro.value, abs=0.02)
+
+
+@pytest.mark.slow
+def test_comparison_tells_recipes_apart_and_counts_openings(tmp_path):
+    printed = run("2_evaluate_and_compare", tmp_path, MEDJAX_PATIENTS=150, MEDJAX_STEPS=20, XDG_CONFIG_HOME=tmp_path)
+    shown = dict(re.findall(r"(recipe|seed) +macro AUROC differs by (\S+)", printed))
+    for kind, run_ in (("recipe", "pairs"), ("seed", "pairs_again")):
+        results = json.loads((tmp_path / run_ / "evaluation" / "zero_shot" / "results.json").read_text())
+        against = results["against"]["macro_auroc"]
+        assert float(shown[kind]) == pytest.approx(against["own"]["value"] - against["other"]["value"], abs=0.001)
+    # two evaluations of findings and one of retrieval, in a ledger of their own
+    assert "opened 1 times when pairs was first scored, 3 by now" in printed
+
+
+@pytest.mark.slow
+def test_explanations_are_drawn_and_scored_beside_controls(phantom_run, tmp_path):
+    printed = run("3_explain", tmp_path, MEDJAX_WORKDIR=phantom_run)
+    results = json.loads((tmp_path / "explained" / "results.json").read_text())
+    by = results["grounding"]["pleural_effusion"]["rollout"]
+    # rollout does not depend on what is asked, so that nothing is gained over the wrong prompt
+    assert by["pointing"] == by["controls"]["wrong prompt"]["pointing"]
+    assert "pleural effusion, rollout:" in printed and "than wrong prompt: not resolvable" in printed
+    assert not (phantom_run / "evaluation" / "explain").exists()
 
 
 @pytest.mark.slow

@@ -56,6 +56,20 @@ METRICS = {
         "pixel AUROC", "How often a point inside the marked region is warmer than one outside.", 0.5, 1, True
     ),
     "mean_iou": Metric("mean IoU", "", None, 1),
+    "iou": Metric("IoU", "", None, 1),
+    "hd95_mm": Metric(
+        "95 % Hausdorff distance", "How far outlines lie apart, in mm, but for the farthest 5 %.", None, -1
+    ),
+    "ssim": Metric("SSIM", "Structural similarity: 1 is an equal picture.", None, 1, True),
+    "psnr": Metric("PSNR", "How far the picture stands above its errors, in dB; more is better.", None, 1),
+    "cosine": Metric("cosine", "", None, 1),
+    "quadratic_kappa": Metric(
+        "quadratic kappa", "Agreement beyond chance, where far-off grades count more: 1 is complete.", 0.0, 1, True
+    ),
+    "within_one": Metric("right or the next grade", "", None, 1),
+    "mean_absolute_error": Metric("mean absolute error", "In grades; 0 is best.", None, -1),
+    "kendall_tau_b": Metric("Kendall's tau-b", "", 0.0, 1),
+    "spearman": Metric("Spearman's rho", "", 0.0, 1),
     "contrast_to_noise": Metric("contrast to noise", "", None, 1),
     "separability": Metric("separability", "How well a line tells two modalities' embeddings apart.", 0.5),
     "alignment": Metric(
@@ -113,6 +127,12 @@ SECTIONS = {
     "segmentation": Section("Outlining", "How well can organs be outlined from the model's frozen features?"),
     "grounding": Section("Where the model looks", "Do the model's heat maps point at what was marked by hand?"),
     "predictions": Section("Scores of predictions", "How well do these predictions tell who has a label?"),
+    "multiclass": Section("Classes that were predicted", "How often is the class that was predicted the right one?"),
+    "ordinal": Section("Grades that were predicted", "How near are predicted grades to the true ones?"),
+    "reports": Section(
+        "Reports that were generated", "How like are generated reports to the real ones of the same study?"
+    ),
+    "images": Section("Pictures that were generated", "How like are generated pictures to the real ones?"),
     "mean_of_data_sets": Section("Mean over data sets"),
     "modalities": Section("How embeddings spread", "", True),
     "pairs": Section(
@@ -124,7 +144,7 @@ SECTIONS = {
     "subgroups": Section("Subgroups", "", True),
 }
 # Not what a score must beat, but what it might reach; everything else under `controls` is to be beaten.
-MARKS = ("text_only", "text", "linear_probe")
+MARKS = ("text_only", "text", "linear_probe", "real_report")
 CONTROLS = {
     "chance": ("chance", "what guessing gives"),
     "untrained": ("untrained", "the same model before training"),
@@ -140,6 +160,9 @@ CONTROLS = {
     "by_chance": ("chance", "what guessing gives"),
     "text_only": ("text only", "the study's own report, which says what was found"),
     "text": ("text only", "the study's own report, which says what was found"),
+    "real_report": ("real report", "the same, asked of the report that a radiologist wrote"),
+    "random pixel": ("random pixel", "any point of the picture"),
+    "middle of the picture": ("centre", "a map that always points at the middle"),
     "linear_probe": ("with labels", "a classifier fitted to the labels of other studies"),
 }
 
