@@ -58,7 +58,8 @@ def test_first_look_agrees_with_the_library(phantom_run, tmp_path):
 
 @pytest.mark.slow
 def test_comparison_tells_recipes_apart_and_counts_openings(tmp_path):
-    printed = run("2_evaluate_and_compare", tmp_path, MEDJAX_PATIENTS=150, MEDJAX_STEPS=20, XDG_CONFIG_HOME=tmp_path)
+    small = {"MEDJAX_PATIENTS": 150, "MEDJAX_STEPS": 20, "XDG_CONFIG_HOME": tmp_path / "config"}
+    printed = run("2_evaluate_and_compare", tmp_path, **small)
     shown = dict(re.findall(r"(recipe|seed) +macro AUROC differs by (\S+)", printed))
     for kind, run_ in (("recipe", "pairs"), ("seed", "pairs_again")):
         results = json.loads((tmp_path / run_ / "evaluation" / "zero_shot" / "results.json").read_text())
